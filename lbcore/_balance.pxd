@@ -1,0 +1,44 @@
+# Backend selection: which backend takes this connection, and which is next if it fails.
+#
+# An algorithm is a function that, given a cursor, yields candidates in its own order. Fail-over
+# is "next": keys of healthy backends never move because another one failed.
+
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from lbcore._plan cimport plan_header_t, pool_t
+from lbcore._scoreboard cimport board_t
+
+cdef enum:
+    MAX_TRIED = 8
+    PICK_NONE = -1              # nobody is eligible
+    PICK_FULL = -2              # somebody is eligible, but everybody is at a limit: worth waiting
+
+ctypedef struct picker_t:       # one per worker
+    const board_t *board
+    uint32_t seat
+    uint32_t pad
+    uint64_t rng
+    int32_t *current            # smooth weighted round robin, by backend row
+    uint32_t *rotor             # tie breaking, by pool row
+
+ctypedef struct cursor_t:       # one per connection that looks for a backend; 28 bytes
+    uint32_t hash               # of the key; consistent only
+    uint32_t position           # next table entry to look at; consistent only
+    uint16_t tried[8]           # indexes within the pool, already given out
+    uint8_t tried_count
+    uint8_t flags
+    uint16_t pad
+
+cdef bint picker_init(picker_t *picker, const board_t *board, uint32_t seat) noexcept nogil
+cdef void picker_free(picker_t *picker) noexcept nogil
+
+# Starts a walk over a pool's candidates. The key is what `hash_on` names (for source_ip the
+# address as text, as nginx's $remote_addr); algorithms that do not hash ignore it.
+cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key, size_t length) noexcept nogil
+
+# The next candidate: an index within the pool, whose place is now reserved (counted in flight),
+# or PICK_NONE or PICK_FULL. Never gives the same backend twice for one cursor (up to MAX_TRIED).
+cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool, cursor_t *cursor) noexcept nogil
+
+# Gives a reserved place back. Rows, not indexes: the plan may be gone by then.
+cdef void release(picker_t *picker, uint32_t backend_row, uint32_t pool_row) noexcept nogil

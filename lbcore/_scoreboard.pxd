@@ -1,0 +1,160 @@
+# The scoreboard: live state shared by the supervisor and every worker process.
+#
+# One memfd, mapped read-write by all. Nothing in it is ever locked:
+#   backend_live_t, pool_live_t   state and weight are written by the supervisor only;
+#                                 counts of all workers together are atomics
+#   seat_t, *_counters_t          single writer: the worker process that sits there
+# A seat belongs to one worker *process*, so that an old and a new worker of the same slot never
+# write the same line. Seat 0 is the supervisor's: it collects what ended workers had counted.
+#
+# The segment is sparse: rows that nobody touches cost no memory.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    LAYOUT_VERSION = 1
+    MAX_SEATS = 128
+    MAX_BACKENDS = 16384
+    MAX_POOLS = 4096
+    MAX_LISTENERS = 1024
+    SOURCE_SLOTS = 65536        # per seat; a power of two
+    HISTOGRAM_BUCKETS = 96      # log-linear: 4 per power of two, microseconds
+    NO_ROW = 0xFFFFFFFF
+
+cpdef enum BackendState:
+    STATE_UP = 0
+    STATE_DOWN = 1              # active checks say so
+    STATE_EJECTED = 2           # passive checks say so
+    STATE_DRAIN = 3             # an operator says so: no new connections
+    STATE_GONE = 4              # not in the plan any more
+
+cpdef enum PoolFlag:
+    POOL_PANIC = 1              # too few healthy: DOWN and EJECTED are tried as if UP
+    POOL_BACKUP = 2             # no primary left: backups take the traffic
+
+cpdef enum SeatState:
+    SEAT_FREE = 0
+    SEAT_STARTING = 1
+    SEAT_SERVING = 2
+    SEAT_DRAINING = 3
+
+# Why a client connection ended; also the index of its counter. Order is part of the layout.
+cpdef enum EndReason:
+    END_NORMAL = 0              # both sides closed
+    END_CLIENT_RESET = 1
+    END_SERVER_RESET = 2
+    END_CLIENT_IDLE = 3
+    END_SERVER_IDLE = 4
+    END_HALF_CLOSED = 5
+    END_CONNECT_FAILED = 6      # attempts or budget spent
+    END_NO_BACKEND = 7          # nobody to ask
+    END_QUEUE_TIMEOUT = 8
+    END_QUEUE_FULL = 9
+    END_LISTENER_LIMIT = 10
+    END_SOURCE_LIMIT = 11
+    END_PROXY_MALFORMED = 12
+    END_PROXY_TIMEOUT = 13
+    END_CLIENT_GONE = 14        # left before a backend was reached
+    END_SHUTDOWN = 15           # drain time spent
+    END_INTERNAL = 16           # no memory or descriptor for the upstream side
+    END_REASONS = 17
+
+ctypedef struct backend_live_t:     # 32 bytes, two to a cache line
+    uint32_t inflight               # atomic, all workers: connecting and connected
+    uint32_t failures               # atomic: consecutive failed connects or resets before any byte
+    uint16_t weight                 # 0..1000, as in force now
+    uint16_t ramp                   # slow start: share of the weight, 0..256
+    uint8_t state                   # BackendState
+    uint8_t pad[3]
+    uint32_t eject_after            # failures at which workers ring the supervisor; 0: never
+    uint32_t spare[3]
+
+ctypedef struct pool_live_t:        # 64 bytes
+    uint32_t inflight               # atomic, all workers
+    uint32_t waiting                # atomic, all workers: connections in the queue
+    uint32_t flags                  # PoolFlag bits, supervisor only
+    uint32_t total_weight           # of the eligible backends, supervisor only
+    uint32_t spare[12]
+
+ctypedef struct listener_live_t:    # 64 bytes
+    uint32_t connections            # atomic, all workers
+    uint32_t spare[15]
+
+ctypedef struct backend_counters_t:     # 512 bytes
+    uint32_t inflight
+    uint32_t spare0
+    uint64_t connections            # established
+    uint64_t refused                # connect failed at once or with an error
+    uint64_t timeouts               # connect timed out
+    uint64_t early_resets           # reset after the connect, before any byte
+    uint64_t redispatched           # connections that went on to another backend after this one
+    uint64_t bytes_up               # client to backend
+    uint64_t bytes_down             # backend to client
+    uint32_t connect_us[96]
+    uint64_t spare[8]
+
+ctypedef struct listener_counters_t:    # 256 bytes
+    uint32_t connections            # open now
+    uint32_t spare0
+    uint64_t accepted
+    uint64_t ended[17]              # by EndReason
+    uint64_t bytes_up
+    uint64_t bytes_down
+    uint64_t spare[11]
+
+ctypedef struct pool_counters_t:    # 32 bytes
+    uint32_t inflight
+    uint32_t waiting
+    uint64_t queued                 # connections that had to wait
+    uint64_t spare[2]
+
+ctypedef struct source_entry_t:     # open addressing, one writer
+    uint64_t key                    # keyed hash of the source address; 0: never used
+    uint32_t count
+    uint32_t spare
+
+ctypedef struct seat_t:             # 256 bytes
+    uint64_t heartbeat_ms           # CLOCK_MONOTONIC of the last turn of the loop
+    uint32_t pid
+    uint32_t slot
+    uint32_t state                  # SeatState
+    uint32_t plan_version
+    uint32_t connections            # open client connections
+    uint32_t pipes                  # splice pipes in use
+    uint64_t accepted
+    uint64_t turns                  # of the event loop
+    uint64_t accept_pauses          # descriptor or memory exhaustion
+    uint64_t accept_errors
+    uint64_t buffers                # relay buffers held by blocked connections
+    uint64_t sources_untracked      # source table full: counted, not limited
+    uint64_t spare[21]
+
+ctypedef struct board_header_t:     # 4096 bytes
+    uint64_t magic
+    uint32_t layout
+    uint32_t size_kib
+    uint64_t secret[2]              # keys the source table
+    uint64_t spare[508]
+
+ctypedef struct board_t:            # pointers into the mapping
+    board_header_t *header
+    backend_live_t *backends        # [MAX_BACKENDS]
+    pool_live_t *pools              # [MAX_POOLS]
+    listener_live_t *listeners      # [MAX_LISTENERS]
+    seat_t *seats                   # [MAX_SEATS]
+    backend_counters_t *backend_counters    # [MAX_SEATS][MAX_BACKENDS]
+    listener_counters_t *listener_counters  # [MAX_SEATS][MAX_LISTENERS]
+    pool_counters_t *pool_counters          # [MAX_SEATS][MAX_POOLS]
+    source_entry_t *sources                 # [MAX_SEATS][SOURCE_SLOTS]
+
+cdef class Scoreboard:
+    cdef board_t board
+    cdef void *base
+    cdef size_t size
+    cdef readonly int fd
+
+cdef uint32_t histogram_bucket(uint32_t value) noexcept nogil
+cdef uint64_t source_key(const board_t *board, const void *address, uint32_t length) noexcept nogil
+cdef uint32_t source_count(const board_t *board, uint64_t key) noexcept nogil
+cdef bint source_add(const board_t *board, uint32_t seat, uint64_t key) noexcept nogil
+cdef void source_remove(const board_t *board, uint32_t seat, uint64_t key) noexcept nogil

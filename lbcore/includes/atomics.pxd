@@ -1,0 +1,21 @@
+# Relaxed atomics on shared memory. Counters order nothing but themselves, so relaxed is enough;
+# the one hand-over that needs ordering (a plan) goes through a socket.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    static inline uint32_t lb_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+    static inline uint64_t lb_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+    static inline void lb_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+    static inline void lb_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+    static inline uint32_t lb_add32(uint32_t *p, uint32_t v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+    static inline uint32_t lb_sub32(uint32_t *p, uint32_t v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
+    """
+    uint32_t load32 "lb_load32"(const uint32_t *p) noexcept nogil
+    uint64_t load64 "lb_load64"(const uint64_t *p) noexcept nogil
+    void store32 "lb_store32"(uint32_t *p, uint32_t v) noexcept nogil
+    void store64 "lb_store64"(uint64_t *p, uint64_t v) noexcept nogil
+    uint32_t add32 "lb_add32"(uint32_t *p, uint32_t v) noexcept nogil
+    uint32_t sub32 "lb_sub32"(uint32_t *p, uint32_t v) noexcept nogil
