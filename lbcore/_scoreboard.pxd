@@ -152,6 +152,7 @@ cdef class Scoreboard:
     cdef void *base
     cdef size_t size
     cdef readonly int fd
+    cdef map(self, int fd)
 
 cdef uint32_t histogram_bucket(uint32_t value) noexcept nogil
 cdef uint64_t source_key(const board_t *board, const void *address, uint32_t length) noexcept nogil

@@ -1,0 +1,480 @@
+# The scoreboard: live state shared by the supervisor and every worker process. Its layout, who
+# writes what, and why nothing is locked are in _scoreboard.pxd.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcpy, memset
+from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
+from posix.unistd cimport close
+
+from lbcore.includes.atomics cimport add32, load32, load64, store32, store64, sub32
+
+import os
+
+cdef uint64_t MAGIC = 0x6472616F6263626C    # "lbcboard"
+
+cdef size_t lay_out(board_t *board, char *base) noexcept nogil:
+    """Points ``board`` into a mapping at ``base``; returns the size the mapping must have."""
+    cdef size_t at = sizeof(board_header_t)
+    board.header = <board_header_t *> base
+    board.seats = <seat_t *> (base + at)
+    at += MAX_SEATS * sizeof(seat_t)
+    board.backends = <backend_live_t *> (base + at)
+    at += MAX_BACKENDS * sizeof(backend_live_t)
+    board.pools = <pool_live_t *> (base + at)
+    at += MAX_POOLS * sizeof(pool_live_t)
+    board.listeners = <listener_live_t *> (base + at)
+    at += MAX_LISTENERS * sizeof(listener_live_t)
+    # From here on everything is per seat. Each seat's rows start on a page of their own, so that
+    # an unused seat costs nothing and an ended worker's pages can be given back.
+    board.backend_counters = <backend_counters_t *> (base + at)
+    at += <size_t> MAX_SEATS * MAX_BACKENDS * sizeof(backend_counters_t)
+    board.listener_counters = <listener_counters_t *> (base + at)
+    at += <size_t> MAX_SEATS * MAX_LISTENERS * sizeof(listener_counters_t)
+    board.pool_counters = <pool_counters_t *> (base + at)
+    at += <size_t> MAX_SEATS * MAX_POOLS * sizeof(pool_counters_t)
+    board.sources = <source_entry_t *> (base + at)
+    at += <size_t> MAX_SEATS * SOURCE_SLOTS * sizeof(source_entry_t)
+    return at
+
+
+# ---- latency histogram -----------------------------------------------------------------------
+
+cdef uint32_t histogram_bucket(uint32_t value) noexcept nogil:
+    """Log-linear bucket of a duration in microseconds: exact up to 3, then 4 per power of two."""
+    cdef uint32_t shift = 0, bucket
+    if value < 4:
+        return value
+    while (value >> shift) >= 8:
+        shift += 1
+    bucket = 4 + shift * 4 + ((value >> shift) - 4)
+    return bucket if bucket < HISTOGRAM_BUCKETS else HISTOGRAM_BUCKETS - 1
+
+
+def histogram_bound(bucket: int) -> int:
+    """The smallest duration in microseconds that falls into the bucket above ``bucket``."""
+    if bucket < 3:
+        return bucket + 1
+    shift, step = divmod(bucket + 1 - 4, 4)
+    return (4 + step) << shift
+
+
+# ---- connections per source address ----------------------------------------------------------
+#
+# Every worker counts in a table of its own (open addressing, linear probing) and reads those of
+# all others, so a limit holds over all workers without a lock, and what a crashed worker had
+# counted disappears with its table.
+
+cdef uint64_t mix(uint64_t x) noexcept nogil:
+    x ^= x >> 32
+    x *= 0xD6E8FEB86659FD93ULL
+    x ^= x >> 32
+    x *= 0xD6E8FEB86659FD93ULL
+    x ^= x >> 32
+    return x
+
+
+cdef uint64_t source_key(const board_t *board, const void *address, uint32_t length) noexcept nogil:
+    """A keyed hash of an address of at most 16 bytes; never 0."""
+    cdef uint64_t part[2]
+    cdef uint64_t key
+    part[0] = 0
+    part[1] = 0
+    memcpy(part, address, length if length <= 16 else 16)
+    key = mix(part[0] ^ board.header.secret[0])
+    key = mix(key ^ part[1] ^ board.header.secret[1] ^ length)
+    return key if key != 0 else 1
+
+
+cdef source_entry_t *source_find(source_entry_t *table, uint64_t key) noexcept nogil:
+    """The entry of ``key`` or the free one where it would go; NULL when the table is full."""
+    cdef uint32_t at = <uint32_t> key & (SOURCE_SLOTS - 1)
+    cdef uint32_t step
+    cdef source_entry_t *reusable = NULL
+    cdef uint64_t found
+    for step in range(64):
+        found = load64(&table[at].key)
+        if found == key:
+            return &table[at]
+        if found == 0:
+            return reusable if reusable != NULL else &table[at]
+        if reusable == NULL and load32(&table[at].count) == 0:
+            reusable = &table[at]
+        at = (at + 1) & (SOURCE_SLOTS - 1)
+    return reusable
+
+
+cdef uint32_t source_count(const board_t *board, uint64_t key) noexcept nogil:
+    """Connections of one source over all workers."""
+    cdef uint32_t seat, total = 0
+    cdef source_entry_t *entry
+    for seat in range(1, MAX_SEATS):
+        if load32(&board.seats[seat].state) == SEAT_FREE:
+            continue
+        entry = source_find(board.sources + <size_t> seat * SOURCE_SLOTS, key)
+        if entry != NULL and load64(&entry.key) == key:
+            total += load32(&entry.count)
+    return total
+
+
+cdef bint source_add(const board_t *board, uint32_t seat, uint64_t key) noexcept nogil:
+    """Counts one more connection of a source; False if the table is too full to count it."""
+    cdef source_entry_t *entry = source_find(board.sources + <size_t> seat * SOURCE_SLOTS, key)
+    if entry == NULL:
+        return False
+    if entry.key != key:
+        store32(&entry.count, 0)
+        store64(&entry.key, key)
+    store32(&entry.count, entry.count + 1)
+    return True
+
+
+cdef void source_remove(const board_t *board, uint32_t seat, uint64_t key) noexcept nogil:
+    """Takes back one ``source_add`` that returned True."""
+    cdef source_entry_t *entry = source_find(board.sources + <size_t> seat * SOURCE_SLOTS, key)
+    if entry != NULL and entry.key == key and entry.count > 0:
+        # The key stays as a marker that probing goes on here; an entry with count 0 is reused.
+        store32(&entry.count, entry.count - 1)
+
+
+# ---- the supervisor's door ---------------------------------------------------------------------
+
+END_REASON_NAMES = (
+    "normal", "client_reset", "server_reset", "client_idle", "server_idle", "half_closed",
+    "connect_failed", "no_backend", "queue_timeout", "queue_full", "listener_limit",
+    "source_limit", "proxy_malformed", "proxy_timeout", "client_gone", "shutdown", "internal",
+)
+STATE_NAMES = ("up", "down", "ejected", "drain", "gone")
+CAPACITY = {"seats": MAX_SEATS - 1, "backends": MAX_BACKENDS, "pools": MAX_POOLS,
+            "listeners": MAX_LISTENERS}
+
+
+class LayoutError(Exception):
+    """The descriptor is no scoreboard of this version of lbcore."""
+
+
+cdef class Scoreboard:
+    """The shared segment, made with :meth:`create` or mapped with :meth:`attach`.
+
+    Rows and seats are plain indexes that the supervisor hands out. Methods that take a seat work
+    on what that worker process counted; ``*_totals`` sum over all seats, ended workers included.
+    """
+
+    def __cinit__(self):
+        self.fd = -1
+        self.base = NULL
+
+    def __dealloc__(self):
+        if self.base != NULL:
+            munmap(self.base, self.size)
+        if self.fd >= 0:
+            close(self.fd)
+
+    @staticmethod
+    def create() -> Scoreboard:
+        """A new, empty segment. Raises OSError when the system gives no memory file."""
+        cdef board_t board
+        fd = os.memfd_create("lbcore-scoreboard", os.MFD_CLOEXEC)
+        os.ftruncate(fd, lay_out(&board, NULL))
+        cdef Scoreboard self = Scoreboard()
+        self.map(fd)
+        secret = os.urandom(16)
+        memcpy(self.board.header.secret, <const char *> secret, 16)
+        self.board.header.layout = LAYOUT_VERSION
+        self.board.header.size_kib = <uint32_t> (self.size // 1024)
+        self.board.header.magic = MAGIC
+        self.board.seats[0].state = SEAT_SERVING
+        return self
+
+    @staticmethod
+    def attach(fd: int) -> Scoreboard:
+        """Maps an existing segment and owns ``fd`` from then on.
+
+        Raises LayoutError when it was made by a version with another layout.
+        """
+        cdef board_t board
+        cdef Scoreboard self = Scoreboard()
+        wanted = lay_out(&board, NULL)
+        if os.fstat(fd).st_size != wanted:
+            raise LayoutError("scoreboard has another size: made by another version of lbcore")
+        self.map(fd)
+        if self.board.header.magic != MAGIC or self.board.header.layout != LAYOUT_VERSION:
+            raise LayoutError("scoreboard has another layout: made by another version of lbcore")
+        return self
+
+    cdef map(self, int fd):
+        cdef size_t size = lay_out(&self.board, NULL)
+        cdef void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
+        self.fd = fd
+        if base == MAP_FAILED:
+            raise OSError("cannot map the scoreboard")
+        self.base = base
+        self.size = size
+        lay_out(&self.board, <char *> base)
+
+    # -- backends and pools: the supervisor's verdicts
+
+    def set_backend(self, row: int, state: int, weight: int, ramp: int = 256,
+                    eject_after: int = 0) -> None:
+        """State (BackendState), weight 0..1000, slow-start share 0..256, passive threshold."""
+        cdef backend_live_t *live = &self.board.backends[check(row, MAX_BACKENDS)]
+        live.weight = weight
+        live.ramp = ramp
+        live.eject_after = eject_after
+        live.state = state
+
+    def reset_backend(self, row: int) -> None:
+        """Clears a row, all counters included, before it is given to another backend."""
+        cdef uint32_t seat, index = check(row, MAX_BACKENDS)
+        memset(&self.board.backends[index], 0, sizeof(backend_live_t))
+        for seat in range(MAX_SEATS):
+            if seat == 0 or load32(&self.board.seats[seat].state) != SEAT_FREE:
+                memset(self.board.backend_counters + <size_t> seat * MAX_BACKENDS + index, 0,
+                       sizeof(backend_counters_t))
+
+    def backend(self, row: int) -> dict:
+        """``state``, ``weight``, ``ramp``, ``inflight`` and consecutive ``failures`` of a row."""
+        cdef backend_live_t *live = &self.board.backends[check(row, MAX_BACKENDS)]
+        return {"state": STATE_NAMES[live.state], "weight": live.weight, "ramp": live.ramp,
+                "inflight": load32(&live.inflight), "failures": load32(&live.failures)}
+
+    def failures(self, row: int) -> int:
+        """Consecutive failed connects or resets before any byte, over all workers."""
+        return load32(&self.board.backends[check(row, MAX_BACKENDS)].failures)
+
+    def clear_failures(self, row: int) -> None:
+        """Forgets the consecutive failures of a row."""
+        store32(&self.board.backends[check(row, MAX_BACKENDS)].failures, 0)
+
+    def inflight(self, row: int) -> int:
+        """Connections of a backend over all workers, connecting and connected."""
+        return load32(&self.board.backends[check(row, MAX_BACKENDS)].inflight)
+
+    def set_pool(self, row: int, flags: int, total_weight: int) -> None:
+        """PoolFlag bits and the sum of the weights of the eligible backends."""
+        cdef pool_live_t *live = &self.board.pools[check(row, MAX_POOLS)]
+        live.total_weight = total_weight
+        live.flags = flags
+
+    def pool(self, row: int) -> dict:
+        """``inflight``, ``waiting`` and ``flags`` of a pool's row."""
+        cdef pool_live_t *live = &self.board.pools[check(row, MAX_POOLS)]
+        return {"inflight": load32(&live.inflight), "waiting": load32(&live.waiting),
+                "flags": live.flags}
+
+    def reset_pool(self, row: int) -> None:
+        """Clears a pool's row, all counters included."""
+        cdef uint32_t seat, index = check(row, MAX_POOLS)
+        memset(&self.board.pools[index], 0, sizeof(pool_live_t))
+        for seat in range(MAX_SEATS):
+            if seat == 0 or load32(&self.board.seats[seat].state) != SEAT_FREE:
+                memset(self.board.pool_counters + <size_t> seat * MAX_POOLS + index, 0,
+                       sizeof(pool_counters_t))
+
+    def reset_listener(self, row: int) -> None:
+        """Clears a listener's row, all counters included."""
+        cdef uint32_t seat, index = check(row, MAX_LISTENERS)
+        memset(&self.board.listeners[index], 0, sizeof(listener_live_t))
+        for seat in range(MAX_SEATS):
+            if seat == 0 or load32(&self.board.seats[seat].state) != SEAT_FREE:
+                memset(self.board.listener_counters + <size_t> seat * MAX_LISTENERS + index, 0,
+                       sizeof(listener_counters_t))
+
+    # -- totals over all seats
+
+    def backend_totals(self, row: int) -> dict:
+        """Counters of a backend since its row was given out, over all workers, ended ones too.
+
+        ``connect_us`` is the histogram of connect times, one count per bucket.
+        """
+        cdef uint32_t seat, bucket, index = check(row, MAX_BACKENDS)
+        cdef backend_counters_t *counters
+        cdef backend_counters_t total
+        memset(&total, 0, sizeof(total))
+        for seat in range(MAX_SEATS):
+            if load32(&self.board.seats[seat].state) == SEAT_FREE:
+                continue
+            counters = self.board.backend_counters + <size_t> seat * MAX_BACKENDS + index
+            total.inflight += counters.inflight
+            add_backend(&total, counters)
+        return {
+            "inflight": total.inflight, "connections": total.connections,
+            "refused": total.refused, "timeouts": total.timeouts,
+            "early_resets": total.early_resets, "redispatched": total.redispatched,
+            "bytes_up": total.bytes_up, "bytes_down": total.bytes_down,
+            "connect_us": [total.connect_us[bucket] for bucket in range(HISTOGRAM_BUCKETS)],
+        }
+
+    def listener_totals(self, row: int) -> dict:
+        """Counters of a listener; ``ended`` counts ended connections by reason."""
+        cdef uint32_t seat, reason, index = check(row, MAX_LISTENERS)
+        cdef listener_counters_t *counters
+        cdef listener_counters_t total
+        memset(&total, 0, sizeof(total))
+        for seat in range(MAX_SEATS):
+            if load32(&self.board.seats[seat].state) == SEAT_FREE:
+                continue
+            counters = self.board.listener_counters + <size_t> seat * MAX_LISTENERS + index
+            total.connections += counters.connections
+            add_listener(&total, counters)
+        return {
+            "connections": total.connections, "accepted": total.accepted,
+            "bytes_up": total.bytes_up, "bytes_down": total.bytes_down,
+            "ended": {END_REASON_NAMES[reason]: total.ended[reason]
+                      for reason in range(END_REASONS)},
+        }
+
+    def pool_totals(self, row: int) -> dict:
+        """Counters of a pool: ``queued`` connections had to wait for a backend."""
+        cdef uint32_t seat, index = check(row, MAX_POOLS)
+        cdef pool_counters_t *counters
+        cdef uint64_t queued = 0
+        cdef uint32_t inflight = 0, waiting = 0
+        for seat in range(MAX_SEATS):
+            if load32(&self.board.seats[seat].state) == SEAT_FREE:
+                continue
+            counters = self.board.pool_counters + <size_t> seat * MAX_POOLS + index
+            queued += counters.queued
+            inflight += counters.inflight
+            waiting += counters.waiting
+        return {"queued": queued, "inflight": inflight, "waiting": waiting}
+
+    # -- seats
+
+    def seat(self, seat: int) -> dict:
+        """What a worker process says of itself."""
+        cdef seat_t *s = &self.board.seats[check(seat, MAX_SEATS)]
+        return {
+            "heartbeat_ms": load64(&s.heartbeat_ms), "pid": s.pid, "slot": s.slot,
+            "state": s.state, "plan_version": s.plan_version, "connections": s.connections,
+            "pipes": s.pipes, "accepted": s.accepted, "turns": s.turns,
+            "accept_pauses": s.accept_pauses, "accept_errors": s.accept_errors,
+            "buffers": s.buffers, "sources_untracked": s.sources_untracked,
+        }
+
+    def heartbeat_ms(self, seat: int) -> int:
+        """CLOCK_MONOTONIC in ms when the worker's loop last turned; 0: not yet."""
+        return load64(&self.board.seats[check(seat, MAX_SEATS)].heartbeat_ms)
+
+    def take_seat(self, slot: int) -> int:
+        """A free seat for a new worker process of ``slot``. Raises LookupError when all are taken."""
+        cdef uint32_t seat
+        for seat in range(1, MAX_SEATS):
+            if self.board.seats[seat].state == SEAT_FREE:
+                memset(&self.board.seats[seat], 0, sizeof(seat_t))
+                self.board.seats[seat].slot = slot
+                store32(&self.board.seats[seat].state, SEAT_STARTING)
+                return seat
+        raise LookupError(f"no free seat: {MAX_SEATS - 1} worker processes live already")
+
+    def leave_seat(self, seat: int, backend_rows: int, pool_rows: int, listener_rows: int) -> None:
+        """Folds an ended worker's counters into seat 0 and frees its seat.
+
+        Connections it still had are taken off the counts of all workers: a crashed worker does
+        not leave them behind. ``*_rows`` are the numbers of rows in use: higher ones are not
+        looked at.
+        """
+        cdef uint32_t s = check(seat, MAX_SEATS)
+        cdef uint32_t row
+        cdef backend_counters_t *backend
+        cdef listener_counters_t *listener
+        cdef pool_counters_t *pool
+        for row in range(<uint32_t> backend_rows):
+            backend = self.board.backend_counters + <size_t> s * MAX_BACKENDS + row
+            if backend.inflight:
+                take_off(&self.board.backends[row].inflight, backend.inflight)
+            add_backend(self.board.backend_counters + row, backend)
+            memset(backend, 0, sizeof(backend_counters_t))
+        for row in range(<uint32_t> pool_rows):
+            pool = self.board.pool_counters + <size_t> s * MAX_POOLS + row
+            if pool.inflight:
+                take_off(&self.board.pools[row].inflight, pool.inflight)
+            if pool.waiting:
+                take_off(&self.board.pools[row].waiting, pool.waiting)
+            self.board.pool_counters[row].queued += pool.queued
+            memset(pool, 0, sizeof(pool_counters_t))
+        for row in range(<uint32_t> listener_rows):
+            listener = self.board.listener_counters + <size_t> s * MAX_LISTENERS + row
+            if listener.connections:
+                take_off(&self.board.listeners[row].connections, listener.connections)
+            add_listener(self.board.listener_counters + row, listener)
+            memset(listener, 0, sizeof(listener_counters_t))
+        memset(self.board.sources + <size_t> s * SOURCE_SLOTS, 0,
+               SOURCE_SLOTS * sizeof(source_entry_t))
+        store32(&self.board.seats[s].state, SEAT_FREE)
+
+    def reconcile(self, backend_rows: int, pool_rows: int, listener_rows: int) -> list:
+        """Differences between the counts of all workers and the sum of what each one counted.
+
+        A worker killed between two instructions leaves one behind. Returns (kind, row, excess)
+        tuples; a difference that stays the same over several calls is such a leak and can be
+        taken off with :meth:`adjust`.
+        """
+        cdef uint32_t row, seat, sum_, live
+        found = []
+        for row in range(<uint32_t> backend_rows):
+            sum_ = 0
+            for seat in range(1, MAX_SEATS):
+                if load32(&self.board.seats[seat].state) != SEAT_FREE:
+                    sum_ += (self.board.backend_counters + <size_t> seat * MAX_BACKENDS + row).inflight
+            live = load32(&self.board.backends[row].inflight)
+            if live != sum_:
+                found.append(("backend", row, <long> live - <long> sum_))
+        for row in range(<uint32_t> pool_rows):
+            sum_ = 0
+            for seat in range(1, MAX_SEATS):
+                if load32(&self.board.seats[seat].state) != SEAT_FREE:
+                    sum_ += (self.board.pool_counters + <size_t> seat * MAX_POOLS + row).inflight
+            live = load32(&self.board.pools[row].inflight)
+            if live != sum_:
+                found.append(("pool", row, <long> live - <long> sum_))
+        for row in range(<uint32_t> listener_rows):
+            sum_ = 0
+            for seat in range(1, MAX_SEATS):
+                if load32(&self.board.seats[seat].state) != SEAT_FREE:
+                    sum_ += (self.board.listener_counters + <size_t> seat * MAX_LISTENERS + row).connections
+            live = load32(&self.board.listeners[row].connections)
+            if live != sum_:
+                found.append(("listener", row, <long> live - <long> sum_))
+        return found
+
+    def adjust(self, kind: str, row: int, excess: int) -> None:
+        """Takes a leaked difference off the count of all workers."""
+        cdef uint32_t delta = <uint32_t> (<long> excess)
+        if kind == "backend":
+            sub32(&self.board.backends[check(row, MAX_BACKENDS)].inflight, delta)
+        elif kind == "pool":
+            sub32(&self.board.pools[check(row, MAX_POOLS)].inflight, delta)
+        else:
+            sub32(&self.board.listeners[check(row, MAX_LISTENERS)].connections, delta)
+
+
+cdef uint32_t check(index, uint32_t limit) except? 0xFFFFFFFF:
+    if not 0 <= index < limit:
+        raise IndexError(f"scoreboard index {index} is outside 0..{limit - 1}")
+    return index
+
+
+cdef void take_off(uint32_t *count, uint32_t much) noexcept nogil:
+    sub32(count, much)
+
+
+cdef void add_backend(backend_counters_t *total, const backend_counters_t *part) noexcept nogil:
+    cdef uint32_t bucket
+    total.connections += part.connections
+    total.refused += part.refused
+    total.timeouts += part.timeouts
+    total.early_resets += part.early_resets
+    total.redispatched += part.redispatched
+    total.bytes_up += part.bytes_up
+    total.bytes_down += part.bytes_down
+    for bucket in range(HISTOGRAM_BUCKETS):
+        total.connect_us[bucket] += part.connect_us[bucket]
+
+
+cdef void add_listener(listener_counters_t *total, const listener_counters_t *part) noexcept nogil:
+    cdef uint32_t reason
+    total.accepted += part.accepted
+    total.bytes_up += part.bytes_up
+    total.bytes_down += part.bytes_down
+    for reason in range(END_REASONS):
+        total.ended[reason] += part.ended[reason]
