@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 
 SANITIZE = os.environ.get("LBCORE_SANITIZE") == "1"
 
-compile_args = ["-O2", "-g", "-fno-plt", "-Wall", "-Wno-unused-function", "-D_GNU_SOURCE"]
+compile_args = ["-O2", "-g", "-fno-plt", "-Wall", "-Wno-unused-function", "-Wno-sign-compare", "-D_GNU_SOURCE"]
 link_args: list[str] = []
 if SANITIZE:
     compile_args = [
