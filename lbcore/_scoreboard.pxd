@@ -50,14 +50,13 @@ cpdef enum EndReason:
     END_NO_BACKEND = 7          # nobody to ask
     END_QUEUE_TIMEOUT = 8
     END_QUEUE_FULL = 9
-    END_LISTENER_LIMIT = 10
-    END_SOURCE_LIMIT = 11
-    END_PROXY_MALFORMED = 12
-    END_PROXY_TIMEOUT = 13
-    END_CLIENT_GONE = 14        # left before a backend was reached
-    END_SHUTDOWN = 15           # drain time spent
-    END_INTERNAL = 16           # no memory or descriptor for the upstream side
-    END_REASONS = 17
+    END_SOURCE_LIMIT = 10
+    END_PROXY_MALFORMED = 11
+    END_PROXY_TIMEOUT = 12
+    END_CLIENT_GONE = 13        # left before a backend was reached
+    END_SHUTDOWN = 14           # drain time spent, or stopped
+    END_INTERNAL = 15           # no memory or descriptor for the upstream side
+    END_REASONS = 16
 
 ctypedef struct backend_live_t:     # 32 bytes, two to a cache line
     uint32_t inflight               # atomic, all workers: connecting and connected
@@ -97,7 +96,8 @@ ctypedef struct listener_counters_t:    # 256 bytes
     uint32_t connections            # open now
     uint32_t spare0
     uint64_t accepted
-    uint64_t ended[17]              # by EndReason
+    uint64_t ended[16]              # by EndReason
+    uint64_t paused                 # times accepting paused at max_connections
     uint64_t bytes_up
     uint64_t bytes_down
     uint64_t spare[11]

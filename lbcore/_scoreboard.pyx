@@ -140,7 +140,7 @@ cdef void source_remove(const board_t *board, uint32_t seat, uint64_t key) noexc
 
 END_REASON_NAMES = (
     "normal", "client_reset", "server_reset", "client_idle", "server_idle", "half_closed",
-    "connect_failed", "no_backend", "queue_timeout", "queue_full", "listener_limit",
+    "connect_failed", "no_backend", "queue_timeout", "queue_full",
     "source_limit", "proxy_malformed", "proxy_timeout", "client_gone", "shutdown", "internal",
 )
 STATE_NAMES = ("up", "down", "ejected", "drain", "gone")
@@ -318,7 +318,7 @@ cdef class Scoreboard:
             add_listener(&total, counters)
         return {
             "connections": total.connections, "accepted": total.accepted,
-            "bytes_up": total.bytes_up, "bytes_down": total.bytes_down,
+            "bytes_up": total.bytes_up, "bytes_down": total.bytes_down, "paused": total.paused,
             "ended": {END_REASON_NAMES[reason]: total.ended[reason]
                       for reason in range(END_REASONS)},
         }
@@ -474,6 +474,7 @@ cdef void add_backend(backend_counters_t *total, const backend_counters_t *part)
 cdef void add_listener(listener_counters_t *total, const listener_counters_t *part) noexcept nogil:
     cdef uint32_t reason
     total.accepted += part.accepted
+    total.paused += part.paused
     total.bytes_up += part.bytes_up
     total.bytes_down += part.bytes_down
     for reason in range(END_REASONS):
