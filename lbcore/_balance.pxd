@@ -3,7 +3,7 @@
 # An algorithm is a function that, given a cursor, yields candidates in its own order. Fail-over
 # is "next": keys of healthy backends never move because another one failed.
 
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbcore._plan cimport plan_header_t, pool_t
 from lbcore._scoreboard cimport board_t
@@ -16,14 +16,15 @@ cdef enum:
 ctypedef struct picker_t:       # one per worker
     const board_t *board
     uint32_t seat
-    uint32_t pad
+    uint32_t offset             # where in a cycle this worker starts, in 1/2^32
     uint64_t rng
-    int32_t *current            # smooth weighted round robin, by backend row
-    uint32_t *rotor             # tie breaking, by pool row
+    int64_t *lag                # smooth weighted round robin, by backend row
+    uint8_t *seen               # rows whose lag is set
+    uint64_t *shape             # what the lags were last checked against; primaries and backups by pool row
 
 ctypedef struct cursor_t:       # one per connection that looks for a backend; 28 bytes
-    uint32_t hash               # of the key; consistent only
-    uint32_t position           # next table entry to look at; consistent only
+    uint32_t hash               # of the key: where in the table to start; consistent only
+    uint32_t second             # independent of it: slow start, last resort; consistent only
     uint16_t tried[8]           # indexes within the pool, already given out
     uint8_t tried_count
     uint8_t flags
@@ -37,7 +38,8 @@ cdef void picker_free(picker_t *picker) noexcept nogil
 cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key, size_t length) noexcept nogil
 
 # The next candidate: an index within the pool, whose place is now reserved (counted in flight),
-# or PICK_NONE or PICK_FULL. Never gives the same backend twice for one cursor (up to MAX_TRIED).
+# or PICK_NONE or PICK_FULL. Never gives the same backend twice for one cursor; PICK_NONE after
+# MAX_TRIED of them.
 cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool, cursor_t *cursor) noexcept nogil
 
 # Gives a reserved place back. Rows, not indexes: the plan may be gone by then.

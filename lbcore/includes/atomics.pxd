@@ -12,6 +12,15 @@ cdef extern from *:
     static inline void lb_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
     static inline uint32_t lb_add32(uint32_t *p, uint32_t v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
     static inline uint32_t lb_sub32(uint32_t *p, uint32_t v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
+    /* Adds 1 unless that would exceed limit. Never overshoots, not even for a moment: another
+       worker must not see a full backend that has a place. */
+    static inline int lb_add_below32(uint32_t *p, uint32_t limit) {
+        uint32_t v = __atomic_load_n(p, __ATOMIC_RELAXED);
+        while (v < limit)
+            if (__atomic_compare_exchange_n(p, &v, v + 1, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+                return 1;
+        return 0;
+    }
     """
     uint32_t load32 "lb_load32"(const uint32_t *p) noexcept nogil
     uint64_t load64 "lb_load64"(const uint64_t *p) noexcept nogil
@@ -19,3 +28,4 @@ cdef extern from *:
     void store64 "lb_store64"(uint64_t *p, uint64_t v) noexcept nogil
     uint32_t add32 "lb_add32"(uint32_t *p, uint32_t v) noexcept nogil
     uint32_t sub32 "lb_sub32"(uint32_t *p, uint32_t v) noexcept nogil
+    bint add_below32 "lb_add_below32"(uint32_t *p, uint32_t limit) noexcept nogil

@@ -1,0 +1,920 @@
+# Backend selection. The door is in _balance.pxd; docs/balancing.md says which algorithm is for what.
+#
+# From top to bottom: hashes, the tables of consistent hashing, who may take a connection, the
+# algorithms, the workers' door (pick, release), and the same door for Python (Selector).
+#
+# To add an algorithm:
+#   1. give it a value in _plan.pxd (Algorithm) and a name in _plan.pyx (ALGORITHMS);
+#   2. write `cdef int by_<name>(search_t *s) noexcept nogil` beside the others. It looks at the
+#      tier's backends 0 .. s.count - 1, asks `open_weight` who may take the connection, decides,
+#      and returns what `reserve` confirmed, or `nobody(s)`. Fail-over needs nothing more: whoever
+#      this connection was given before has an open weight of 0;
+#   3. add it to the switch in `pick_in_tier`;
+#   4. put its test into tests/unit/test_balance_<name>.py, on the model of its neighbours.
+
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from lbcore._plan cimport (
+    KETAMA, LEAST_CONN, MAGLEV, RANDOM, backend_t, map_image, plan_header_t, plan_pools,
+    pool_backends, pool_t, ring_point_t, unmap_image,
+)
+from lbcore._scoreboard cimport (
+    MAX_BACKENDS, MAX_POOLS, MAX_SEATS, POOL_BACKUP, POOL_PANIC, STATE_DOWN, STATE_EJECTED,
+    STATE_UP, Scoreboard, backend_counters_t, backend_live_t, board_t, pool_counters_t,
+    pool_live_t,
+)
+from lbcore.includes.atomics cimport add32, add_below32, load32, store32, sub32
+
+cdef extern from "<endian.h>" nogil:
+    uint64_t le64toh(uint64_t value)
+
+cdef enum:
+    RAMPED = 256                # ramp of a backend that is not in slow start
+    WALK_LIMIT = 512            # table entries looked at before every backend is
+    RACES = 4                   # lost against other workers before the first place will do
+    POINTS_PER_WEIGHT = 160     # on a ketama ring, as nginx has it
+    MAX_POINTS = 1 << 26        # 512 MiB of ring
+    EMPTY = 0xFFFF
+
+
+# ---- hashes ----------------------------------------------------------------------------------
+
+cdef inline void sip_round(uint64_t *v) noexcept nogil:
+    v[0] += v[1]
+    v[2] += v[3]
+    v[1] = ((v[1] << 13) | (v[1] >> 51)) ^ v[0]
+    v[3] = ((v[3] << 16) | (v[3] >> 48)) ^ v[2]
+    v[0] = (v[0] << 32) | (v[0] >> 32)
+    v[2] += v[1]
+    v[0] += v[3]
+    v[1] = ((v[1] << 17) | (v[1] >> 47)) ^ v[2]
+    v[3] = ((v[3] << 21) | (v[3] >> 43)) ^ v[0]
+    v[2] = (v[2] << 32) | (v[2] >> 32)
+
+
+cdef uint64_t sip(const uint8_t *data, size_t length, uint64_t key) noexcept nogil:
+    """SipHash-1-3 (Aumasson, Bernstein 2012) with the key (``key``, 0).
+
+    The keys are no secrets: several nodes must agree on where a connection belongs.
+    """
+    cdef uint64_t v[4]
+    cdef uint64_t block
+    cdef size_t whole = length & ~<size_t> 7
+    cdef size_t at = 0
+    v[0] = key ^ 0x736F6D6570736575ULL
+    v[1] = 0x646F72616E646F6DULL
+    v[2] = key ^ 0x6C7967656E657261ULL
+    v[3] = 0x7465646279746573ULL
+    while at < whole:
+        memcpy(&block, data + at, 8)
+        block = le64toh(block)
+        v[3] ^= block
+        sip_round(v)
+        v[0] ^= block
+        at += 8
+    block = 0
+    memcpy(&block, data + whole, length - whole)
+    block = le64toh(block) | (<uint64_t> length << 56)
+    v[3] ^= block
+    sip_round(v)
+    v[0] ^= block
+    v[2] ^= 0xFF
+    sip_round(v)
+    sip_round(v)
+    sip_round(v)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+cdef inline uint64_t mix(uint64_t x) noexcept nogil:
+    """A bijection whose output bits each depend on every input bit (SplitMix64's finaliser)."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL
+    return x ^ (x >> 31)
+
+
+cdef uint32_t[256] CRC
+
+
+cdef void crc_prepare() noexcept nogil:
+    cdef uint32_t byte, bit, value
+    for byte in range(256):
+        value = byte
+        for bit in range(8):
+            value = (value >> 1) ^ (0xEDB88320U if value & 1 else 0)
+        CRC[byte] = value
+
+
+cdef uint32_t crc32(const uint8_t *data, size_t length, uint32_t before) noexcept nogil:
+    """The CRC of IEEE 802.3, as zlib and nginx compute it; ``before`` is that of what precedes."""
+    cdef uint32_t value = ~before
+    cdef size_t at
+    for at in range(length):
+        value = CRC[(value ^ data[at]) & 0xFF] ^ (value >> 8)
+    return ~value
+
+
+crc_prepare()
+
+
+def siphash(data: bytes, key: int = 0) -> int:
+    """The 64-bit hash behind maglev: 0 for what clients send, 1 and 2 for names of backends."""
+    return sip(<const uint8_t *> <const char *> data, len(data), key)
+
+
+# ---- tables of consistent hashing --------------------------------------------------------------
+
+MAGLEV_SIZE = 65537
+MAGLEV_LARGE_SIZE = 655373
+# Above so many backends of equal weight the shares of a small table would differ by more than 1 %.
+MAGLEV_LARGE_ABOVE = 600
+
+ctypedef struct turn_t:         # a backend that waits for its next entry
+    uint64_t time               # of the turn: (n + 1/2) / weight for the n-th, in 1/2^32
+    uint64_t count              # of turns it has had
+    uint32_t weight
+    uint32_t index              # what the table says
+    uint32_t rank               # by name: who goes first at the same time
+    uint32_t position           # in its permutation
+    uint32_t skip
+
+
+cdef void sift_down(turn_t *heap, size_t count) noexcept nogil:
+    cdef size_t at = 0, child
+    cdef turn_t moving = heap[0]
+    while True:
+        child = 2 * at + 1
+        if child >= count:
+            break
+        if child + 1 < count and earlier(&heap[child + 1], &heap[child]):
+            child += 1
+        if not earlier(&heap[child], &moving):
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = moving
+
+
+cdef inline bint earlier(const turn_t *a, const turn_t *b) noexcept nogil:
+    return a.time < b.time or (a.time == b.time and a.rank < b.rank)
+
+
+cdef void maglev_fill(uint16_t *table, uint32_t size, turn_t *heap, size_t count) noexcept nogil:
+    """Backends take turns in proportion to their weights; at each turn one takes the first entry
+    of its own permutation of the table that is still free."""
+    cdef uint32_t filled, position
+    cdef turn_t *turn = heap
+    for filled in range(size):
+        position = turn.position
+        while table[position] != EMPTY:
+            position += turn.skip
+            if position >= size:
+                position -= size
+        table[position] = <uint16_t> turn.index
+        turn.position = position
+        turn.count += 1
+        turn.time = ((2 * turn.count + 1) << 32) // turn.weight
+        sift_down(heap, count)
+
+
+def is_prime(number: int) -> bool:
+    """Whether ``number`` is prime; meant for the size of a table, so by trial division."""
+    if number < 4:
+        return number > 1
+    if number % 2 == 0:
+        return False
+    divisor = 3
+    while divisor * divisor <= number:
+        if number % divisor == 0:
+            return False
+        divisor += 2
+    return True
+
+
+def check_weights(count: int, weights: list) -> None:
+    if len(weights) != count:
+        raise ValueError(f"{count} backends, but {len(weights)} weights")
+    for weight in weights:
+        if not 0 <= weight <= 65535:
+            raise ValueError(f"weight {weight} is outside 0..65535")
+
+
+def maglev_table(names, weights, size: int = 0) -> bytes:
+    """A lookup table after Eisenbud et al., "Maglev" (NSDI 2016), section 3.4, with weights.
+
+    Returns native uint16 entries, each an index into ``names``. The table depends on names and
+    weights, not on their order, and on nothing else: several nodes build the same one. ``size``
+    is a prime, or 0 for one that keeps shares within about 1 % of the weights. A backend of
+    weight 0 has no entry; without any weight the table is empty.
+
+    Raises ValueError for names that occur twice, weights outside 0..65535 and sizes that are not
+    prime or smaller than the number of backends.
+    """
+    names, weights = list(names), list(weights)
+    check_weights(len(names), weights)
+    if len(set(names)) != len(names):
+        raise ValueError("two backends have the same name: they would compete for the same entries")
+    chosen = sorted((i for i in range(len(names)) if weights[i]), key=names.__getitem__)
+    if not chosen:
+        return b""
+    if size == 0:
+        shares = sum(weights) / min(weights[i] for i in chosen)
+        size = MAGLEV_LARGE_SIZE if shares > MAGLEV_LARGE_ABOVE else MAGLEV_SIZE
+    if not is_prime(size):
+        raise ValueError(f"table size {size} is not prime: a skip could miss entries")
+    if len(chosen) > size or len(names) > EMPTY:
+        raise ValueError(f"{len(names)} backends do not fit a table of {size} entries")
+    if size >= 1 << 31:
+        raise ValueError(f"table size {size} exceeds {(1 << 31) - 1}")
+
+    cdef uint32_t entries = size
+    cdef size_t count = len(chosen), place
+    table = bytearray(b"\xff") * (2 * size)
+    cdef uint16_t *out = <uint16_t *> <char *> table
+    cdef turn_t *heap = <turn_t *> malloc(count * sizeof(turn_t))
+    if heap == NULL:
+        raise MemoryError
+    # First turns are at 1 / (2 weight), so by weight, heaviest first, the array is a heap.
+    chosen_by_time = sorted(range(count), key=lambda rank: (-weights[chosen[rank]], rank))
+    try:
+        for place in range(count):
+            rank = chosen_by_time[place]
+            name = bytes(names[chosen[rank]])
+            heap[place].index = chosen[rank]
+            heap[place].rank = rank
+            heap[place].weight = weights[chosen[rank]]
+            heap[place].count = 0
+            heap[place].time = (<uint64_t> 1 << 32) // heap[place].weight
+            heap[place].position = siphash(name, 1) % entries
+            heap[place].skip = siphash(name, 2) % (entries - 1) + 1 if entries > 2 else 1
+        with nogil:
+            maglev_fill(out, entries, heap, count)
+    finally:
+        free(heap)
+    return bytes(table)
+
+
+cdef bint sort_points(ring_point_t *points, size_t count) noexcept nogil:
+    """Stable sort by hash: radix sort, a byte at a time. False without memory."""
+    cdef ring_point_t *spare = <ring_point_t *> malloc(count * sizeof(ring_point_t))
+    cdef ring_point_t *source = points
+    cdef ring_point_t *target = spare
+    cdef size_t[256] start
+    cdef size_t at, sum_, many
+    cdef uint32_t shift, byte
+    if spare == NULL:
+        return False
+    for shift in range(0, 32, 8):
+        memset(start, 0, sizeof(start))
+        for at in range(count):
+            start[(source[at].hash >> shift) & 0xFF] += 1
+        sum_ = 0
+        for byte in range(256):
+            many = start[byte]
+            start[byte] = sum_
+            sum_ += many
+        for at in range(count):
+            byte = (source[at].hash >> shift) & 0xFF
+            target[start[byte]] = source[at]
+            start[byte] += 1
+        source, target = target, source
+    free(spare)     # four passes: the result is back in `points`
+    return True
+
+
+cdef void ketama_points(ring_point_t *points, uint32_t base, uint32_t count,
+                        uint32_t backend) noexcept nogil:
+    cdef uint32_t at, hash = 0
+    cdef uint8_t[4] previous
+    for at in range(count):
+        previous[0] = hash & 0xFF
+        previous[1] = (hash >> 8) & 0xFF
+        previous[2] = (hash >> 16) & 0xFF
+        previous[3] = hash >> 24
+        hash = crc32(previous, 4, base)
+        points[at].hash = hash
+        points[at].backend = backend
+
+
+def ketama_seed(label: str) -> bytes:
+    """What a server's points are derived from: host, zero byte, port.
+
+    nginx takes both from the text of its ``server`` directive: a port is what follows the last
+    colon if that is digits only; "unix:" is not part of the path.
+    """
+    if label[:5].lower() == "unix:":
+        return label[5:].encode("utf-8", "surrogateescape") + b"\0"
+    host, colon, port = label.rpartition(":")
+    if not colon or port.strip("0123456789"):
+        host, port = label, ""
+    return host.encode("utf-8", "surrogateescape") + b"\0" + port.encode()
+
+
+def ketama_ring(labels, weights) -> bytes:
+    """The ring that nginx builds for ``hash KEY consistent`` from the same servers and weights.
+
+    ``labels`` are servers as written in the configuration ("10.0.0.1:80", "unix:/run/a.sock").
+    Returns native ring_point_t entries (uint32 hash, uint32 index into ``labels``) sorted by
+    hash, every hash once: of servers that share one, the first listed has it. 160 points for
+    each unit of weight.
+
+    Raises ValueError for weights outside 0..65535, and when the weights add up to more than
+    419,430, a ring of 512 MiB.
+    """
+    labels, weights = list(labels), list(weights)
+    check_weights(len(labels), weights)
+    total = sum(weights)
+    if not total:
+        return b""
+    if total * POINTS_PER_WEIGHT > MAX_POINTS:
+        raise ValueError(f"ketama needs {POINTS_PER_WEIGHT} points for each unit of weight, and "
+                         f"the weights add up to {total}, more than "
+                         f"{MAX_POINTS // POINTS_PER_WEIGHT}: use smaller weights, or maglev")
+    cdef size_t count = total * POINTS_PER_WEIGHT, at, kept = 0, filled = 0
+    cdef uint32_t base, many, index
+    cdef ring_point_t *points = <ring_point_t *> malloc(count * sizeof(ring_point_t))
+    if points == NULL:
+        raise MemoryError
+    try:
+        for index in range(len(labels)):
+            seed = ketama_seed(labels[index])
+            base = crc32(<const uint8_t *> <const char *> seed, len(seed), 0)
+            many = weights[index] * POINTS_PER_WEIGHT
+            with nogil:
+                ketama_points(points + filled, base, many, index)
+            filled += many
+        with nogil:
+            sorted_ = sort_points(points, count)
+            for at in range(1, count):
+                if points[at].hash != points[kept].hash:
+                    kept += 1
+                    points[kept] = points[at]
+        if not sorted_:
+            raise MemoryError
+        return (<const char *> points)[:(kept + 1) * sizeof(ring_point_t)]
+    finally:
+        free(points)
+
+
+# ---- who may take a connection -----------------------------------------------------------------
+
+ctypedef struct search_t:       # one pick in one tier: the primaries, or the backups
+    picker_t *picker
+    const plan_header_t *plan
+    const pool_t *pool
+    const backend_t *backends   # of the tier
+    pool_live_t *live
+    cursor_t *cursor
+    const void *table           # of the tier; consistent only
+    uint32_t table_length
+    uint32_t first              # index within the pool of the tier's first backend
+    uint32_t count
+    bint panic
+    bint full                   # out: somebody is eligible, but at max_connections
+    bint held                   # out: somebody is eligible, but above the bound or warming up
+    uint64_t mean_over          # load bound: (pool's connections + 1) x per mille
+    uint64_t mean_under         # load bound: pool's weight x 1000
+
+
+cdef inline backend_live_t *live_of(search_t *s, uint32_t i) noexcept nogil:
+    return s.picker.board.backends + s.backends[i].row
+
+
+cdef inline uint32_t ramped(const backend_live_t *live) noexcept nogil:
+    """The weight in force now, in 1/256. Slow start never takes all of it: a backend that warms
+    up may be the only one."""
+    return live.weight * (live.ramp if live.ramp else 1)
+
+
+cdef inline uint32_t open_weight(search_t *s, uint32_t i) noexcept nogil:
+    """The weight, in 1/256, of a backend that may take this connection; 0 for one that may not."""
+    cdef backend_live_t *live = live_of(s, i)
+    cdef uint32_t most, n
+    if live.weight == 0:
+        return 0
+    if live.state != STATE_UP and not (
+            s.panic and (live.state == STATE_DOWN or live.state == STATE_EJECTED)):
+        return 0
+    for n in range(s.cursor.tried_count):
+        if s.cursor.tried[n] == s.first + i:
+            return 0
+    most = s.backends[i].max_connections
+    if most and load32(&live.inflight) >= most:
+        s.full = True
+        return 0
+    return ramped(live)
+
+
+cdef bint reserve(search_t *s, uint32_t i, uint32_t most) noexcept nogil:
+    """Takes a place unless there are ``most`` already (0: no limit) or max_connections."""
+    cdef picker_t *picker = s.picker
+    cdef const backend_t *backend = s.backends + i
+    cdef backend_live_t *live = live_of(s, i)
+    cdef backend_counters_t *counters
+    cdef pool_counters_t *pool_counters
+    if backend.max_connections and (most == 0 or backend.max_connections < most):
+        most = backend.max_connections
+    if most == 0:
+        add32(&live.inflight, 1)
+    elif not add_below32(&live.inflight, most):
+        return False
+    counters = picker.board.backend_counters + <size_t> picker.seat * MAX_BACKENDS + backend.row
+    store32(&counters.inflight, counters.inflight + 1)
+    add32(&s.live.inflight, 1)
+    pool_counters = picker.board.pool_counters + <size_t> picker.seat * MAX_POOLS + s.pool.row
+    store32(&pool_counters.inflight, pool_counters.inflight + 1)
+    return True
+
+
+cdef inline int nobody(search_t *s) noexcept nogil:
+    return PICK_FULL if s.full else PICK_NONE
+
+
+cdef uint32_t draw(picker_t *picker, uint64_t below) noexcept nogil:
+    """A random number in 0 .. below - 1; below at most 2^32."""
+    picker.rng += 0x9E3779B97F4A7C15ULL
+    return <uint32_t> (((mix(picker.rng) >> 32) * below) >> 32)
+
+
+# ---- round_robin ---------------------------------------------------------------------------------
+#
+# Smooth weighted round robin: at each pick everybody who may take the connection gains his weight,
+# and who is furthest behind takes it and pays the weights of all. What he is behind by is his lag.
+
+cdef void settle_lags(search_t *s) noexcept nogil:
+    """Gives backends a lag that this worker sees for the first time, and keeps lags of other
+    weights or plans from outlasting them."""
+    cdef picker_t *picker = s.picker
+    cdef uint64_t total = 0, shape
+    cdef int64_t limit
+    cdef int64_t *lag
+    cdef uint64_t *last = picker.shape + 2 * s.pool.row + (1 if s.first else 0)
+    cdef uint32_t i, fresh = 0
+    for i in range(s.count):
+        total += ramped(live_of(s, i))
+        if not picker.seen[s.backends[i].row]:
+            fresh += 1
+    if total == 0:
+        return
+    shape = mix(total) ^ s.plan.version
+    if fresh == 0 and shape == last[0]:
+        return
+    last[0] = shape
+    limit = <int64_t> total
+    for i in range(s.count):
+        lag = picker.lag + s.backends[i].row
+        if fresh == s.count:
+            # In the order of the file, each worker from another place in it.
+            lag[0] = -<int64_t> ((total * i // s.count + ((total * picker.offset) >> 32)) % total)
+        elif not picker.seen[s.backends[i].row]:
+            lag[0] = -<int64_t> draw(picker, total)
+        picker.seen[s.backends[i].row] = 1
+        if lag[0] > limit:
+            lag[0] = limit
+        elif lag[0] < -limit:
+            lag[0] = -limit
+
+
+cdef int furthest_behind(search_t *s, uint64_t load, uint64_t weight) noexcept nogil:
+    """One step of smooth weighted round robin among those with at most ``load`` connections for
+    each ``weight``; a weight of 0 admits all."""
+    cdef int64_t *lag = s.picker.lag
+    cdef int64_t most = 0
+    cdef int64_t total = 0
+    cdef uint32_t i, mine, row
+    cdef int best = PICK_NONE
+    settle_lags(s)
+    for i in range(s.count):
+        mine = open_weight(s, i)
+        if mine == 0 or (weight and load32(&live_of(s, i).inflight) * weight > load * mine):
+            continue
+        row = s.backends[i].row
+        lag[row] += mine
+        total += mine
+        if best < 0 or lag[row] > most:
+            best = <int> i
+            most = lag[row]
+    if best >= 0:
+        lag[s.backends[best].row] -= total
+    return best
+
+
+cdef int by_round_robin(search_t *s) noexcept nogil:
+    cdef int best = PICK_NONE
+    cdef uint32_t race
+    for race in range(RACES):
+        best = furthest_behind(s, 0, 0)
+        if best < 0:
+            return nobody(s)
+        if reserve(s, best, 0):
+            return best
+    return any_place(s)
+
+
+cdef int any_place(search_t *s) noexcept nogil:
+    """For a pick that lost every race: the first place there is."""
+    cdef uint32_t i
+    for i in range(s.count):
+        if open_weight(s, i) and reserve(s, i, 0):
+            return <int> i
+    return nobody(s)
+
+
+# ---- least_conn ----------------------------------------------------------------------------------
+
+cdef int by_least_conn(search_t *s) noexcept nogil:
+    """Fewest connections for its weight, over all workers; equals take weighted turns.
+
+    Turns, not the heaviest: with little traffic everybody has no connection at all, and weights
+    must hold then too.
+    """
+    cdef uint64_t load, weight, inflight
+    cdef uint32_t i, mine, race
+    cdef int best = PICK_NONE
+    for race in range(RACES):
+        load = 0
+        weight = 0
+        for i in range(s.count):
+            mine = open_weight(s, i)
+            if mine == 0:
+                continue
+            inflight = load32(&live_of(s, i).inflight)
+            if weight == 0 or inflight * weight < load * mine:
+                load = inflight
+                weight = mine
+        if weight == 0:
+            return nobody(s)
+        best = furthest_behind(s, load, weight)
+        if best >= 0 and reserve(s, best, 0):
+            return best
+    return any_place(s)
+
+
+# ---- random --------------------------------------------------------------------------------------
+
+cdef int drawn(search_t *s, uint64_t total, int without) noexcept nogil:
+    """A backend drawn by weight, ``total`` being the weights of all but ``without``."""
+    cdef uint32_t i, mine
+    cdef int last = PICK_NONE
+    cdef int64_t rest = draw(s.picker, total)
+    for i in range(s.count):
+        if <int> i == without:
+            continue
+        mine = open_weight(s, i)
+        if mine == 0:
+            continue
+        last = <int> i
+        rest -= mine
+        if rest < 0:
+            break
+    return last     # weights may have shrunk since they were added up
+
+
+cdef int by_random(search_t *s) noexcept nogil:
+    """Power of two choices (Mitzenmacher 2001): of two drawn by weight, the one with fewer
+    connections for its weight."""
+    cdef uint64_t total
+    cdef uint32_t i, race, weight_a, weight_b
+    cdef int a, b
+    for race in range(RACES):
+        total = 0
+        for i in range(s.count):
+            total += open_weight(s, i)
+        if total == 0:
+            return nobody(s)
+        a = drawn(s, total, PICK_NONE)
+        if a < 0:
+            return nobody(s)
+        weight_a = ramped(live_of(s, a))
+        b = drawn(s, total - weight_a, a) if weight_a < total else PICK_NONE
+        if b >= 0:
+            weight_b = ramped(live_of(s, b))
+            if (<uint64_t> load32(&live_of(s, b).inflight) * weight_a
+                    < <uint64_t> load32(&live_of(s, a).inflight) * weight_b):
+                a, b = b, a
+        if reserve(s, a, 0):
+            return a
+        if b >= 0 and reserve(s, b, 0):
+            return b
+    return any_place(s)
+
+
+# ---- consistent: maglev and ketama -----------------------------------------------------------------
+#
+# A key has an order of candidates that depends on the table alone: the entries from the key's own
+# onwards, then, where so few are eligible that these do not find them, all backends by rendezvous.
+# Each pick takes the first candidate of that order that is eligible, so a backend that fails or
+# fills moves its own keys and nobody else's, and they come back when it does.
+
+cdef uint32_t first_point(const ring_point_t *ring, uint32_t length, uint32_t hash) noexcept nogil:
+    """Index of the first point at or after ``hash``; ``length`` when there is none."""
+    cdef uint32_t low = 0, high = length, middle
+    while low < high:
+        middle = low + (high - low) // 2
+        if ring[middle].hash < hash:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef void prepare_bound(search_t *s) noexcept nogil:
+    cdef uint64_t weight = load32(&s.live.total_weight) if s.first == 0 else 0
+    cdef uint32_t i
+    if weight == 0:     # not known for backups
+        for i in range(s.count):
+            if ramped(live_of(s, i)) and live_of(s, i).state == STATE_UP:
+                weight += live_of(s, i).weight
+    s.mean_over = (<uint64_t> load32(&s.live.inflight) + 1) * s.pool.load_bound
+    s.mean_under = (weight if weight else 1) * 1000
+
+
+cdef inline uint32_t place_limit(search_t *s, uint32_t i) noexcept nogil:
+    """Connections a backend may have under the load bound, the next one included; 0: no bound.
+
+    Mirrokni, Thorup, Zadimoghaddam 2018: nobody above c x mean, rounded up.
+    """
+    cdef uint64_t most
+    if s.pool.load_bound == 0:
+        return 0
+    most = (s.mean_over * live_of(s, i).weight + s.mean_under - 1) // s.mean_under
+    return <uint32_t> most if most < UINT32_MAX else UINT32_MAX
+
+
+cdef bint holds_back(search_t *s, uint32_t i) noexcept nogil:
+    """Whether an eligible backend leaves this key to the next one: above the bound, warming up."""
+    cdef const backend_live_t *live = live_of(s, i)
+    # Keys come back to a recovered backend one after another, and stay.
+    if live.ramp < RAMPED and (s.cursor.second & 0xFF) >= live.ramp:
+        s.held = True
+    elif s.pool.load_bound and load32(&live.inflight) >= place_limit(s, i):
+        s.held = True
+    else:
+        return False
+    return True
+
+
+cdef inline int try_candidate(search_t *s, uint32_t i, bint strict) noexcept nogil:
+    """Takes the i-th backend if it may have this key now. Strict keeps slow start and bound."""
+    if open_weight(s, i) == 0 or (strict and holds_back(s, i)):
+        return PICK_NONE
+    return <int> i if reserve(s, i, place_limit(s, i) if strict else 0) else PICK_NONE
+
+
+cdef int along_table(search_t *s, bint strict) noexcept nogil:
+    cdef const uint16_t *entries = <const uint16_t *> s.table
+    cdef const ring_point_t *ring = <const ring_point_t *> s.table
+    cdef uint32_t length = s.table_length
+    cdef uint32_t at, step, i
+    cdef uint32_t last = s.count
+    cdef bint maglev = s.pool.algorithm == MAGLEV
+    cdef int found
+    if length == 0:
+        return PICK_NONE
+    if maglev:
+        at = <uint32_t> ((<uint64_t> s.cursor.hash * length) >> 32)
+    else:
+        at = first_point(ring, length, s.cursor.hash)
+    for step in range(length if length < WALK_LIMIT else WALK_LIMIT):
+        if at >= length:
+            at = 0
+        i = entries[at] if maglev else ring[at].backend
+        at += 1
+        if i == last:
+            continue
+        last = i
+        found = try_candidate(s, i, strict)
+        if found >= 0:
+            return found
+    return PICK_NONE
+
+
+cdef int by_rendezvous(search_t *s, bint strict) noexcept nogil:
+    """The candidate whose hash with the key is highest (Thaler, Ravishankar 1998).
+
+    The last resort when nearly all of a large pool is away; hashes addresses, on which several
+    nodes agree, unlike rows.
+    """
+    cdef const backend_t *backend
+    cdef uint64_t key = (<uint64_t> s.cursor.hash << 32) | s.cursor.second
+    cdef uint64_t score, best_score = 0
+    cdef uint32_t i
+    cdef int best = PICK_NONE
+    for i in range(s.count):
+        if open_weight(s, i) == 0 or (strict and holds_back(s, i)):
+            continue
+        backend = s.backends + i
+        score = sip(backend.address, backend.address_length, key)
+        if best < 0 or score > best_score:
+            best = <int> i
+            best_score = score
+    return try_candidate(s, best, strict) if best >= 0 else PICK_NONE
+
+
+cdef int by_key(search_t *s) noexcept nogil:
+    cdef int found
+    if s.pool.load_bound:
+        prepare_bound(s)
+    found = along_table(s, True)
+    if found < 0:
+        found = by_rendezvous(s, True)
+    if found >= 0 or not s.held:
+        return found if found >= 0 else nobody(s)
+    # Whoever is left warms up or is above the bound, and somebody must take it.
+    if s.pool.load_bound:
+        return by_least_conn(s)
+    found = along_table(s, False)
+    if found < 0:
+        found = by_rendezvous(s, False)
+    return found if found >= 0 else any_place(s)
+
+
+# ---- the workers' door -----------------------------------------------------------------------------
+
+cdef int pick_in_tier(search_t *s, bint backups) noexcept nogil:
+    """An index within the pool, or PICK_NONE or PICK_FULL."""
+    cdef const pool_t *pool = s.pool
+    cdef uint32_t algorithm = pool.algorithm
+    cdef int found
+    s.first = pool.primary_count if backups else 0
+    s.count = pool.backup_count if backups else pool.primary_count
+    if s.count == 0:
+        return PICK_NONE
+    s.backends = pool_backends(s.plan, pool) + s.first
+    s.full = False
+    s.held = False
+    if algorithm == MAGLEV or algorithm == KETAMA:
+        s.table_length = pool.backup_table_length if backups else pool.table_length
+        s.table = <const char *> s.plan + (
+            pool.backup_table_offset if backups else pool.table_offset)
+        found = by_key(s)
+    elif algorithm == LEAST_CONN:
+        found = by_least_conn(s)
+    elif algorithm == RANDOM:
+        found = by_random(s)
+    else:
+        found = by_round_robin(s)
+    return found + <int> s.first if found >= 0 else found
+
+
+cdef bint picker_init(picker_t *picker, const board_t *board, uint32_t seat) noexcept nogil:
+    """False without memory."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    memset(picker, 0, sizeof(picker_t))
+    picker.board = board
+    picker.seat = seat
+    picker.rng = mix(mix(<uint64_t> now.tv_sec * 1000000000 + now.tv_nsec) + seat)
+    # Multiples of the golden ratio spread however many workers there are evenly over the cycle;
+    # the secret keeps several nodes in front of the same backends from marching in step.
+    picker.offset = seat * 0x9E3779B9U + <uint32_t> mix(board.header.secret[0])
+    picker.lag = <int64_t *> calloc(MAX_BACKENDS, sizeof(int64_t))
+    picker.seen = <uint8_t *> calloc(MAX_BACKENDS, sizeof(uint8_t))
+    picker.shape = <uint64_t *> calloc(2 * MAX_POOLS, sizeof(uint64_t))
+    if picker.lag == NULL or picker.seen == NULL or picker.shape == NULL:
+        picker_free(picker)
+        return False
+    return True
+
+
+cdef void picker_free(picker_t *picker) noexcept nogil:
+    free(picker.lag)
+    free(picker.seen)
+    free(picker.shape)
+    memset(picker, 0, sizeof(picker_t))
+
+
+cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key, size_t length) noexcept nogil:
+    cdef uint64_t hash
+    memset(cursor, 0, sizeof(cursor_t))
+    if pool.algorithm == MAGLEV:
+        hash = sip(<const uint8_t *> key, length, 0)
+        cursor.hash = <uint32_t> (hash >> 32)
+        cursor.second = <uint32_t> hash
+    elif pool.algorithm == KETAMA:
+        cursor.hash = crc32(<const uint8_t *> key, length, 0)
+        cursor.second = <uint32_t> mix(cursor.hash)
+
+
+cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool, cursor_t *cursor) noexcept nogil:
+    cdef search_t s
+    cdef uint32_t flags
+    cdef int found
+    if cursor.tried_count >= MAX_TRIED:
+        return PICK_NONE
+    memset(&s, 0, sizeof(s))
+    s.picker = picker
+    s.plan = plan
+    s.pool = pool
+    s.cursor = cursor
+    s.live = picker.board.pools + pool.row
+    flags = load32(&s.live.flags)
+    s.panic = flags & POOL_PANIC
+    found = pick_in_tier(&s, (flags & POOL_BACKUP) != 0)
+    if found == PICK_NONE:
+        found = pick_in_tier(&s, (flags & POOL_BACKUP) == 0)
+    if found >= 0:
+        cursor.tried[cursor.tried_count] = <uint16_t> found
+        cursor.tried_count += 1
+    return found
+
+
+cdef void release(picker_t *picker, uint32_t backend_row, uint32_t pool_row) noexcept nogil:
+    cdef const board_t *board = picker.board
+    cdef backend_counters_t *counters
+    cdef pool_counters_t *pool_counters
+    counters = board.backend_counters + <size_t> picker.seat * MAX_BACKENDS + backend_row
+    pool_counters = board.pool_counters + <size_t> picker.seat * MAX_POOLS + pool_row
+    sub32(&board.backends[backend_row].inflight, 1)
+    sub32(&board.pools[pool_row].inflight, 1)
+    store32(&counters.inflight, counters.inflight - 1)
+    store32(&pool_counters.inflight, pool_counters.inflight - 1)
+
+
+# ---- the same door for Python --------------------------------------------------------------------
+
+NOBODY = PICK_NONE
+FULL = PICK_FULL
+
+
+cdef class Cursor:
+    """A connection that looks for a backend; made by :meth:`Selector.begin`."""
+    cdef cursor_t cursor
+    cdef readonly uint32_t pool
+
+    @property
+    def tried(self) -> list:
+        """Indexes within the pool that this cursor was given, in order."""
+        return [self.cursor.tried[n] for n in range(self.cursor.tried_count)]
+
+
+cdef class Selector:
+    """What a worker does to find a backend, one step at a time.
+
+    Answers which backend a key maps to and who is next when that one fails, by the very code and
+    memory that traffic goes through. ``image_fd`` is a plan image; ``seat`` a seat of the
+    scoreboard that no worker writes to.
+    """
+    cdef Scoreboard scoreboard
+    cdef const plan_header_t *plan
+    cdef picker_t picker
+
+    def __cinit__(self, Scoreboard scoreboard, int image_fd, int seat):
+        if not 0 <= seat < MAX_SEATS:
+            raise IndexError(f"seat {seat} is outside 0..{MAX_SEATS - 1}")
+        self.scoreboard = scoreboard
+        self.plan = map_image(image_fd)
+        if not picker_init(&self.picker, &scoreboard.board, seat):
+            raise MemoryError
+
+    def __dealloc__(self):
+        picker_free(&self.picker)
+        if self.plan != NULL:
+            unmap_image(self.plan)
+
+    cdef const pool_t *pool(self, uint32_t index) except NULL:
+        if index >= self.plan.pool_count:
+            raise IndexError(f"pool {index} is outside 0..{self.plan.pool_count - 1}")
+        return plan_pools(self.plan) + index
+
+    def begin(self, pool: int, key: bytes = b"") -> Cursor:
+        """A connection with this key, which has been given nobody yet."""
+        cdef Cursor cursor = Cursor()
+        cursor.pool = pool
+        cursor_begin(&cursor.cursor, self.pool(cursor.pool), key, len(key))
+        return cursor
+
+    def pick(self, Cursor cursor not None) -> int:
+        """Index within the pool of the next candidate, its place taken; or NOBODY or FULL."""
+        return pick(&self.picker, self.plan, self.pool(cursor.pool), &cursor.cursor)
+
+    def release(self, pool: int, index: int) -> None:
+        """Gives a place back that :meth:`pick` took."""
+        cdef const pool_t *of = self.pool(pool)
+        if not 0 <= index < of.primary_count + of.backup_count:
+            raise IndexError(f"pool {pool} has no backend {index}")
+        release(&self.picker, pool_backends(self.plan, of)[<uint32_t> index].row, of.row)
+
+    def order(self, pool: int, key: bytes = b"") -> list:
+        """Who a connection with this key is given, and who after him, up to 8; takes no places."""
+        cdef Cursor cursor = self.begin(pool, key)
+        cdef int found
+        while (found := self.pick(cursor)) >= 0:
+            self.release(pool, found)
+        return cursor.tried
+
+    def route(self, pool: int, keys) -> list:
+        """The first candidate of each key, or NOBODY or FULL; takes no places."""
+        cdef const pool_t *of = self.pool(pool)
+        cdef cursor_t cursor
+        cdef int found
+        answers = []
+        for key in keys:
+            cursor_begin(&cursor, of, key, len(key))
+            found = pick(&self.picker, self.plan, of, &cursor)
+            if found >= 0:
+                release(&self.picker, pool_backends(self.plan, of)[found].row, of.row)
+            answers.append(found)
+        return answers
