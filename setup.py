@@ -19,7 +19,7 @@ if SANITIZE:
     ]
     link_args = ["-fsanitize=address,undefined"]
 
-MODULES = ["_scoreboard", "_plan", "_balance", "_fastpath"]
+MODULES = ["_scoreboard", "_plan", "_tables", "_balance", "_fastpath"]
 
 setup(
     ext_modules=cythonize(
