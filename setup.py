@@ -19,7 +19,8 @@ if SANITIZE:
     ]
     link_args = ["-fsanitize=address,undefined"]
 
-MODULES = ["_scoreboard", "_plan", "_tables", "_balance", "_fastpath"]
+MODULES = ["_scoreboard", "_plan", "_tables", "_balance", "_proxy", "_timers",
+           "_relay", "_session", "_fastpath"]
 
 setup(
     ext_modules=cythonize(

@@ -1,0 +1,457 @@
+# The event loop of a worker: one epoll, one thread, no Python object touched while traffic flows.
+#
+# A turn is: wait, events, timers, deferred work, queues, paused listeners, burial of what ended.
+# Every step is bounded, so that no listener and no connection starves another, and a turn that
+# finds nothing to do sleeps.
+#
+# Connections are edge-triggered (see _session.pyx); listening sockets are level-triggered, so that
+# a bounded number of accepts a turn needs no bookkeeping: what is left is reported again.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from lbcore._balance cimport picker_free, picker_init
+from lbcore._plan cimport listener_t, map_image, plan_listeners
+from lbcore._relay cimport relay_free, relay_init
+from lbcore._scoreboard cimport (
+    END_SHUTDOWN, MAX_LISTENERS, MAX_POOLS, SEAT_DRAINING, SEAT_SERVING, Scoreboard,
+)
+from lbcore._session cimport (
+    NOTICE_DESCRIPTORS, NOTICE_RESUMED, SESSION_DEAD, TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK,
+    TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t, loop_t, plan_ref_t, plan_release, queue_t,
+    queues_poll, session_client_event, session_end, session_open, session_server_event, session_t,
+    session_timeout, session_work, sessions_bury,
+)
+from lbcore._timers cimport timer_node_t, wheel_advance, wheel_init, wheel_timeout
+from lbcore.includes.atomics cimport load32, store32, store64
+from lbcore.includes.linux cimport (
+    CLOCK_MONOTONIC, EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM,
+    EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, SOCK_CLOEXEC,
+    SOCK_NONBLOCK, accept4, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event,
+    epoll_wait, errno, sockaddr, sockaddr_storage, socklen_t, timespec,
+)
+
+import os
+
+cdef enum:
+    EVENTS = 256                # taken from the kernel at once
+    ACCEPT_MOST = 64            # connections one listening socket may bring in a turn
+    SWEEP_MOST = 65536          # no accept queue is longer
+    LONGEST_SLEEP = 1000        # ms: an idle worker still shows a heartbeat
+    EXHAUSTED_PAUSE = 100       # ms before accepting is tried again without descriptors
+    LIMIT_PAUSE = 20            # ms: places freed by other workers are noticed so late
+    RESERVED_DESCRIPTORS = 64   # the interpreter's, the control channel's, pipes being opened
+
+cpdef enum Wake:                # why Loop.run came back; watched descriptors are 1 << number
+    WAKE_DRAINED = 1 << 16      # draining, and the last connection has ended
+    WAKE_NOTICE = 1 << 17       # Loop.notices has something for the log
+
+
+cdef uint64_t clock_ms() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint64_t> t.tv_sec * 1000 + <uint64_t> t.tv_nsec // 1000000
+
+
+# ---- listening sockets -------------------------------------------------------------------------
+
+cdef bint acceptor_listen(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
+    cdef epoll_event event
+    # A unix socket is shared by all workers: wake one of them, not all.
+    event.events = EPOLLIN | (<uint32_t> EPOLLEXCLUSIVE if acceptor.is_unix else 0)
+    event.data.u64 = <uint64_t> <uintptr_t> acceptor | TAG_ACCEPTOR
+    acceptor.paused = 0
+    return epoll_ctl(loop.epoll, EPOLL_CTL_ADD, acceptor.fd, &event) == 0
+
+
+cdef void acceptor_pause(loop_t *loop, acceptor_t *acceptor, uint32_t pause) noexcept nogil:
+    """Leaves connections in the accept queue for a while: none is lost, none spins."""
+    cdef epoll_event event
+    cdef uint64_t until = loop.now + pause
+    epoll_ctl(loop.epoll, EPOLL_CTL_DEL, acceptor.fd, &event)
+    acceptor.paused = 1
+    if loop.resume_at == 0 or until < loop.resume_at:
+        loop.resume_at = until
+
+
+cdef void exhausted(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
+    if not loop.exhausted:
+        loop.exhausted = 1
+        loop.notices |= NOTICE_DESCRIPTORS
+    loop.seat.accept_pauses += 1
+    acceptor_pause(loop, acceptor, EXHAUSTED_PAUSE)
+
+
+cdef bint room_for_one(const loop_t *loop) noexcept nogil:
+    """Whether both sockets of another connection fit under the descriptor limit."""
+    return (loop.descriptors + 2 * loop.relay.pipes_open + 2 + RESERVED_DESCRIPTORS
+            <= loop.descriptor_limit)
+
+
+cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogil:
+    """Accepts up to ``most`` connections; returns how many calls it took, EAGAIN's included."""
+    cdef const listener_t *listener = plan_listeners(acceptor.plan.image) + acceptor.listener
+    cdef sockaddr_storage address
+    cdef socklen_t length
+    cdef int fd, calls = 0
+    while calls < most:
+        if not room_for_one(loop):
+            exhausted(loop, acceptor)
+            return calls
+        if listener.max_connections and (
+                load32(&loop.board.listeners[listener.row].connections) >= listener.max_connections):
+            loop.board.listener_counters[
+                <size_t> loop.seat_index * MAX_LISTENERS + listener.row].paused += 1
+            acceptor_pause(loop, acceptor, LIMIT_PAUSE)
+            return calls
+        length = sizeof(address)
+        fd = accept4(acceptor.fd, <sockaddr *> &address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
+        calls += 1
+        if fd >= 0:
+            session_open(loop, acceptor, fd, &address, <uint32_t> length)
+            continue
+        if errno == EAGAIN:
+            # One call too many: ask for fewer next time.
+            acceptor.budget = <uint16_t> (calls - 1 if calls > 1 else 1)
+            return calls
+        if errno == EMFILE or errno == ENFILE or errno == ENOMEM or errno == ENOBUFS:
+            exhausted(loop, acceptor)
+            return calls
+        if errno != EINTR and errno != ECONNABORTED:
+            # The network's errors of a connection that is already broken: on to the next.
+            loop.seat.accept_errors += 1
+    return calls
+
+
+cdef void acceptor_event(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
+    cdef uint16_t budget = acceptor.budget
+    if acceptor.plan == NULL or acceptor.paused:
+        return
+    if accept_some(loop, acceptor, budget) == budget and acceptor.budget == budget:
+        if budget < ACCEPT_MOST:
+            acceptor.budget = budget * 2
+
+
+cdef void resume_acceptors(loop_t *loop) noexcept nogil:
+    cdef acceptor_t *acceptor = loop.acceptors
+    loop.resume_at = 0
+    if loop.exhausted and room_for_one(loop):
+        loop.exhausted = 0
+        loop.notices |= NOTICE_RESUMED
+    while acceptor != NULL:
+        if acceptor.paused and acceptor.plan != NULL:
+            acceptor_listen(loop, acceptor)
+        acceptor = acceptor.next
+
+
+# ---- a turn ------------------------------------------------------------------------------------
+
+cdef int time_to_sleep(const loop_t *loop) noexcept nogil:
+    cdef int sleep
+    if loop.work_head != NULL or loop.dead != NULL:
+        return 0
+    sleep = wheel_timeout(&loop.wheel, loop.now, LONGEST_SLEEP)
+    if loop.resume_at:
+        sleep = sooner(loop, loop.resume_at, sleep)
+    if loop.queue_at:
+        sleep = sooner(loop, loop.queue_at, sleep)
+    return sleep
+
+
+cdef inline int sooner(const loop_t *loop, uint64_t when, int sleep) noexcept nogil:
+    if when <= loop.now:
+        return 0
+    return <int> (when - loop.now) if when - loop.now < <uint64_t> sleep else sleep
+
+
+cdef uint32_t turn(loop_t *loop, epoll_event *events) noexcept nogil:
+    """One turn; returns Wake bits and bits of watched descriptors that became readable."""
+    cdef int count, i
+    cdef uint32_t woken = 0
+    cdef uint64_t data
+    cdef timer_node_t *timer
+    cdef session_t *s
+    cdef session_t *work
+    count = epoll_wait(loop.epoll, events, EVENTS, time_to_sleep(loop))
+    loop.now = clock_ms()
+    store64(&loop.seat.heartbeat_ms, loop.now)
+    loop.seat.turns += 1
+    for i in range(count):
+        data = events[i].data.u64
+        if data & TAG_MASK == TAG_CLIENT:
+            session_client_event(loop, <session_t *> <uintptr_t> data, events[i].events)
+        elif data & TAG_MASK == TAG_SERVER:
+            session_server_event(loop, <session_t *> <uintptr_t> (data - TAG_SERVER), events[i].events)
+        elif data & TAG_MASK == TAG_ACCEPTOR:
+            acceptor_event(loop, <acceptor_t *> <uintptr_t> (data - TAG_ACCEPTOR))
+        else:
+            woken |= <uint32_t> 1 << <uint32_t> (data >> 3)
+    timer = wheel_advance(&loop.wheel, loop.now)
+    while timer != NULL:
+        session_timeout(loop, <session_t *> timer)
+        timer = wheel_advance(&loop.wheel, loop.now)
+    work = loop.work_head
+    loop.work_head = NULL
+    loop.work_tail = NULL
+    while work != NULL:
+        s = work
+        work = work.work
+        session_work(loop, s)
+    if loop.queue_at and loop.queue_at <= loop.now:
+        queues_poll(loop)
+    if loop.resume_at and loop.resume_at <= loop.now:
+        resume_acceptors(loop)
+    sessions_bury(loop)
+    loop.seat.pipes = loop.relay.pipes_open - loop.relay.pipes_free
+    loop.seat.buffers = loop.relay.buffers
+    if loop.draining and loop.sessions == 0:
+        woken |= WAKE_DRAINED
+    if loop.notices:
+        woken |= WAKE_NOTICE
+    return woken
+
+
+# ---- the Python shell's door -------------------------------------------------------------------
+
+cdef class Loop:
+    """A worker's event loop. Not thread-safe: one thread makes it, steers it and runs it.
+
+    ``seat`` is this process's seat on the scoreboard, ``bell`` an eventfd that is rung when a
+    backend fails too often in a row, ``descriptor_limit`` the RLIMIT_NOFILE in force.
+    """
+
+    cdef loop_t loop
+    cdef epoll_event events[EVENTS]
+    cdef readonly Scoreboard scoreboard
+
+    def __cinit__(self, Scoreboard scoreboard, seat: int, bell: int, descriptor_limit: int):
+        cdef loop_t *loop = &self.loop
+        self.scoreboard = scoreboard
+        loop.epoll = -1
+        loop.board = scoreboard.board
+        loop.seat_index = seat
+        loop.seat = &loop.board.seats[loop.seat_index]
+        loop.bell = bell
+        loop.descriptor_limit = descriptor_limit
+        loop.now = clock_ms()
+        loop.started = loop.now
+        loop.queues = <queue_t *> calloc(MAX_POOLS, sizeof(queue_t))
+        if loop.queues == NULL or not relay_init(&loop.relay):
+            raise MemoryError
+        if not picker_init(&loop.picker, &loop.board, loop.seat_index):
+            raise MemoryError
+        wheel_init(&loop.wheel, loop.now)
+        loop.epoll = epoll_create1(EPOLL_CLOEXEC)
+        if loop.epoll < 0:
+            raise OSError(errno, os.strerror(errno), "epoll_create1")
+        store32(&loop.seat.state, SEAT_SERVING)
+
+    def __dealloc__(self):
+        cdef loop_t *loop = &self.loop
+        cdef acceptor_t *acceptor
+        cdef chunk_t *chunk
+        if loop.epoll >= 0:
+            self.end_all()
+        while loop.acceptors != NULL:
+            acceptor = loop.acceptors
+            loop.acceptors = acceptor.next
+            self.drop(acceptor)
+        if loop.plan != NULL:
+            plan_release(loop.plan)
+        while loop.chunks != NULL:
+            chunk = loop.chunks
+            loop.chunks = chunk.next
+            free(chunk.sessions)
+            free(chunk)
+        relay_free(&loop.relay)
+        picker_free(&loop.picker)
+        free(loop.queues)
+        if loop.epoll >= 0:
+            close(loop.epoll)
+
+    @property
+    def version(self) -> int:
+        """Version of the plan in force; 0 before the first."""
+        return self.loop.plan.image.version if self.loop.plan != NULL else 0
+
+    @property
+    def connections(self) -> int:
+        """Client connections that have not ended."""
+        return self.loop.sessions
+
+    @property
+    def draining(self) -> bool:
+        """Whether :meth:`drain` was called."""
+        return self.loop.draining != 0
+
+    def notices(self) -> list:
+        """What happened since the last call that belongs into the log."""
+        cdef uint32_t bits = self.loop.notices
+        self.loop.notices = 0
+        found = []
+        if bits & NOTICE_DESCRIPTORS:
+            found.append("accept_paused")
+        if bits & NOTICE_RESUMED:
+            found.append("accept_resumed")
+        return found
+
+    def watch(self, fd: int, number: int) -> None:
+        """Makes :meth:`run` come back with bit ``number`` (0..15) when ``fd`` is readable."""
+        cdef epoll_event event
+        event.events = EPOLLIN
+        event.data.u64 = <uint64_t> number << 3 | TAG_WATCH
+        if epoll_ctl(self.loop.epoll, EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno), "epoll_ctl")
+
+    def unwatch(self, fd: int) -> None:
+        """Stops watching ``fd``; not an error when it was not watched."""
+        cdef epoll_event event
+        epoll_ctl(self.loop.epoll, EPOLL_CTL_DEL, fd, &event)
+
+    def add_socket(self, id: int, fd: int, is_unix: bool) -> None:
+        """Takes over a listening socket; it is served once a plan names it."""
+        cdef acceptor_t *acceptor = <acceptor_t *> calloc(1, sizeof(acceptor_t))
+        if acceptor == NULL:
+            raise MemoryError
+        acceptor.id = id
+        acceptor.fd = fd
+        acceptor.is_unix = is_unix
+        acceptor.budget = 1
+        acceptor.next = self.loop.acceptors
+        self.loop.acceptors = acceptor
+
+    def apply(self, image_fd: int, sockets: list) -> None:
+        """Swaps to the plan in ``image_fd`` (which stays the caller's).
+
+        ``sockets``: (id, listener index) pairs. Sockets that are not named are accepted from
+        until their queue is empty and closed. Connections keep the plan they began with. Raises
+        KeyError for an unknown socket or listener, ImageError or OSError for a bad image;
+        nothing has changed then.
+        """
+        cdef loop_t *loop = &self.loop
+        cdef acceptor_t *acceptor
+        cdef acceptor_t *following
+        cdef plan_ref_t *plan
+        cdef plan_ref_t *old = loop.plan
+        if loop.draining:
+            raise ValueError("draining: no plan is taken any more")
+        served = dict(sockets)
+        known = {id for id, _ in self.sockets()}
+        if not known.issuperset(served):
+            raise KeyError(f"sockets {sorted(set(served) - known)} were never sent")
+        plan = <plan_ref_t *> malloc(sizeof(plan_ref_t))
+        if plan == NULL:
+            raise MemoryError
+        try:
+            plan.image = map_image(image_fd)
+        except BaseException:
+            free(plan)
+            raise
+        plan.references = 1
+        if any(not 0 <= index < plan.image.listener_count for index in served.values()):
+            plan_release(plan)
+            raise KeyError("a socket is to serve a listener that the plan does not have")
+        acceptor = loop.acceptors
+        while acceptor != NULL:
+            following = acceptor.next
+            if acceptor.id in served:
+                self.serve(acceptor, plan, served[acceptor.id])
+            else:
+                self.retire(acceptor, True)
+            acceptor = following
+        loop.plan = plan
+        loop.relay.max_pipes = plan.image.max_pipes
+        store32(&loop.seat.plan_version, plan.image.version)
+        if old != NULL:
+            plan_release(old)
+
+    cdef serve(self, acceptor_t *acceptor, plan_ref_t *plan, uint32_t listener):
+        cdef bint fresh = acceptor.plan == NULL
+        if not fresh:
+            plan_release(acceptor.plan)
+        acceptor.plan = plan
+        acceptor.listener = listener
+        plan.references += 1
+        if fresh and not acceptor_listen(&self.loop, acceptor):
+            raise OSError(errno, os.strerror(errno), "epoll_ctl on a listening socket")
+
+    cdef retire(self, acceptor_t *acceptor, bint sweep):
+        """Takes an acceptor off the list; with ``sweep``, what is queued at it is served."""
+        cdef acceptor_t **link = &self.loop.acceptors
+        while link[0] != acceptor:
+            link = &link[0].next
+        if sweep and acceptor.plan != NULL:
+            accept_some(&self.loop, acceptor, SWEEP_MOST)
+        link[0] = acceptor.next
+        self.drop(acceptor)
+
+    cdef drop(self, acceptor_t *acceptor):
+        # The supervisor holds the same socket, so closing alone would leave it in the epoll set.
+        self.unwatch(acceptor.fd)
+        if acceptor.plan != NULL:
+            plan_release(acceptor.plan)
+        close(acceptor.fd)
+        free(acceptor)
+
+    def sockets(self) -> list:
+        """(id, listener index) of every listening socket here; index -1: not served."""
+        cdef acceptor_t *acceptor = self.loop.acceptors
+        found = []
+        while acceptor != NULL:
+            found.append((acceptor.id, acceptor.listener if acceptor.plan != NULL else -1))
+            acceptor = acceptor.next
+        return found
+
+    def socket_fd(self, id: int) -> int:
+        """Descriptor of a listening socket, which stays the loop's. Raises KeyError."""
+        cdef acceptor_t *acceptor = self.loop.acceptors
+        while acceptor != NULL:
+            if acceptor.id == id:
+                return acceptor.fd
+            acceptor = acceptor.next
+        raise KeyError(id)
+
+    def release(self, ids: list) -> None:
+        """Closes listening sockets that somebody else serves from now on."""
+        cdef acceptor_t *acceptor = self.loop.acceptors
+        cdef acceptor_t *following
+        while acceptor != NULL:
+            following = acceptor.next
+            if acceptor.id in ids:
+                self.retire(acceptor, False)
+            acceptor = following
+
+    def drain(self, sweep: bool) -> None:
+        """Accepts nothing more (with ``sweep``, what is queued already) and ends when empty."""
+        while self.loop.acceptors != NULL:
+            self.retire(self.loop.acceptors, sweep)
+        self.loop.draining = 1
+        store32(&self.loop.seat.state, SEAT_DRAINING)
+
+    def end_all(self) -> None:
+        """Resets every connection."""
+        cdef chunk_t *chunk = self.loop.chunks
+        cdef int i
+        while chunk != NULL:
+            for i in range(64):
+                if chunk.sessions[i].state != SESSION_DEAD:
+                    session_end(&self.loop, &chunk.sessions[i], END_SHUTDOWN, True)
+            chunk = chunk.next
+
+    def run(self, most_ms: int = -1) -> int:
+        """Serves until a watched descriptor is readable, a notice stands or the drain is done.
+
+        Returns Wake bits and ``1 << number`` of watched descriptors; 0 after ``most_ms``
+        milliseconds (-1: no limit).
+        """
+        cdef uint32_t woken = 0
+        cdef uint64_t until = 0
+        if most_ms >= 0:
+            until = clock_ms() + <uint64_t> most_ms
+        with nogil:
+            while woken == 0:
+                woken = turn(&self.loop, self.events)
+                if until and self.loop.now >= until:
+                    break
+        return woken

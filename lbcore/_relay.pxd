@@ -1,0 +1,85 @@
+# One direction of a relayed connection: bytes from one socket to another.
+#
+# A flow copies through the worker's scratch buffer while messages are small, and splices through
+# a pooled pipe while a stream keeps coming. It owns memory (a buffer, a pipe) only while bytes
+# are under way: an idle flow owns nothing.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum EndFlag:              # what is known about one socket
+    READABLE = 1                # a read may find something
+    WRITABLE = 2                # a write may succeed
+    FIN = 4                     # the peer sent FIN: it is behind what can be read
+    BOUNDARIES = 8              # a short read does not mean drained: unix socket, urgent data
+    OUT_ARMED = 16              # EPOLLOUT is in its interest set
+    FAILED = 32                 # an error is pending
+
+cdef enum FlowFlag:
+    SPLICE = 1                  # stream: through a pipe
+    EOF = 2                     # the source has ended; what is held still has to go out
+    CLOSED = 4                  # the end was passed on to the destination
+    SPOKE = 8                   # at least one byte was delivered
+
+cdef enum FlowResult:
+    FLOW_WAIT = 0               # until a socket becomes ready
+    FLOW_AGAIN = 1              # more to do, but others come first
+    FLOW_DONE = 2               # source ended and everything is delivered
+    FLOW_SOURCE_ERROR = 3
+    FLOW_DESTINATION_ERROR = 4
+
+cdef enum:
+    SCRATCH = 65536             # bytes read at once
+    SMALL_BUFFER = 4096
+    MEDIUM_BUFFER = 16384
+
+ctypedef struct buffer_t:
+    buffer_t *next              # in the free list
+    uint32_t size
+    uint32_t start              # first byte not yet delivered
+    uint32_t end
+    uint32_t pad
+
+ctypedef struct pipe_t:
+    pipe_t *next
+    int read_fd
+    int write_fd
+    uint32_t held               # bytes in it
+    uint32_t pad
+
+ctypedef struct end_t:
+    int fd
+    uint32_t flags              # EndFlag
+
+ctypedef struct flow_t:
+    buffer_t *held              # read but not delivered
+    pipe_t *pipe
+    uint32_t burst              # bytes since the source was last empty
+    uint8_t flags               # FlowFlag
+    uint8_t small_bursts        # in a row, while splicing
+    uint16_t pad
+
+ctypedef struct relay_t:        # one per worker
+    char *scratch
+    buffer_t *free_buffers[3]
+    uint32_t free_counts[3]
+    uint32_t buffers            # in use
+    pipe_t *free_pipes
+    uint32_t pipes_open
+    uint32_t pipes_free
+    uint32_t max_pipes
+    uint64_t taken              # bytes the last flow_pump read
+    uint64_t given              # bytes the last flow_pump delivered
+
+cdef inline char *buffer_data(buffer_t *buffer) noexcept nogil:
+    return <char *> buffer + sizeof(buffer_t)
+
+cdef bint relay_init(relay_t *relay) noexcept nogil
+cdef void relay_free(relay_t *relay) noexcept nogil
+cdef buffer_t *buffer_take(relay_t *relay, uint32_t size) noexcept nogil
+cdef void buffer_give(relay_t *relay, buffer_t *buffer) noexcept nogil
+
+# Moves what can be moved now. Sets relay.taken and relay.given.
+cdef int flow_pump(relay_t *relay, flow_t *flow, end_t *source, end_t *destination) noexcept nogil
+
+# Gives back what a flow of an ending connection still owns.
+cdef void flow_drop(relay_t *relay, flow_t *flow) noexcept nogil

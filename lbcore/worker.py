@@ -1,0 +1,244 @@
+"""A worker process: the Python shell around the event loop.
+
+It takes listening sockets and plans from the supervisor and hands them to ``lbcore._fastpath``,
+where it spends its life. Nothing but compiled modules and the standard library is imported here:
+that keeps a worker small, keeps secrets out of it, and lets a freshly installed version start
+beside the old one. The channel it speaks on is described in docs/internals/control-channel.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+from lbcore._fastpath import WAKE_DRAINED, WAKE_NOTICE, Loop
+from lbcore._scoreboard import Scoreboard
+
+CONTROL, DOOR = 0, 1            # numbers of the watched descriptors
+MAX_PACKET = 65536
+MAX_DESCRIPTORS = 250           # the kernel's limit is 253 a message
+LISTED_AT_ONCE = 200
+PR_SET_NAME = 15
+IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE,
+           signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
+
+
+class Worker:
+    """Answers the supervisor between turns of the loop."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.slot: int = options.slot
+        self.seat: int = options.seat
+        self.scoreboard = Scoreboard.attach(options.scoreboard)
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.loop = Loop(self.scoreboard, self.seat, options.bell, limit)
+        self.door = socket.socket(fileno=options.door)
+        self.door.setblocking(False)
+        self.loop.watch(self.door.fileno(), DOOR)
+        self.labels: dict[int, str] = {}
+        self.deadline: float | None = None      # of the drain, on time.monotonic's clock
+        self.control: socket.socket | None = None
+        self.hear(socket.socket(fileno=options.control))
+        self.say({"op": "ready", "pid": os.getpid()})
+
+    # -- the channel
+
+    def hear(self, control: socket.socket) -> None:
+        """Takes a control channel into use."""
+        control.setblocking(False)
+        self.control = control
+        self.loop.watch(control.fileno(), CONTROL)
+
+    def hang_up(self) -> None:
+        """The supervisor is gone: go on serving, and wait at the door for the next one."""
+        if self.control is not None:
+            self.loop.unwatch(self.control.fileno())
+            self.control.close()
+            self.control = None
+
+    def say(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
+        """Sends one packet. A supervisor that does not listen is treated as gone."""
+        if self.control is None:
+            return
+        packet = json.dumps(message, separators=(",", ":")).encode()
+        ancillary = []
+        if descriptors:
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        self.control.setblocking(True)
+        self.control.settimeout(5)
+        try:
+            self.control.sendmsg([packet], ancillary)
+        except OSError:
+            self.hang_up()
+        else:
+            self.control.setblocking(False)
+
+    def listen(self) -> None:
+        """Handles every packet that has arrived."""
+        while self.control is not None:
+            try:
+                packet, descriptors, flags, _ = socket.recv_fds(
+                    self.control, MAX_PACKET, MAX_DESCRIPTORS)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet, descriptors, flags = b"", [], 0
+            if not packet:
+                self.hang_up()
+                return
+            if flags & socket.MSG_CTRUNC:
+                self.say({"op": "log", "level": "error", "event": "descriptors_lost",
+                          "hint": "the worker's descriptor limit is too low for its sockets"})
+            self.handle(json.loads(packet), descriptors)
+
+    def answer_door(self) -> None:
+        """A later supervisor knocks. While there is one already, it is turned away."""
+        try:
+            visitor, _ = self.door.accept()
+        except OSError:
+            return
+        if self.control is not None:
+            visitor.close()
+            return
+        self.hear(visitor)
+
+    # -- what the supervisor asks for
+
+    def handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Does what one message says. Bad messages are answered, and change nothing."""
+        op = message.get("op")
+        try:
+            if op == "sockets":
+                self.take_sockets(message["sockets"], descriptors)
+                descriptors = []
+            elif op == "plan":
+                self.loop.apply(descriptors[0], [tuple(pair) for pair in message["sockets"]])
+                self.forget_closed()
+                self.say({"op": "applied", "id": message["id"], "version": self.loop.version})
+            elif op == "release":
+                self.loop.release(message["sockets"])
+                self.forget_closed()
+                self.say({"op": "released", "id": message["id"]})
+            elif op == "drain":
+                self.loop.drain(bool(message.get("sweep")))
+                self.deadline = time.monotonic() + message["timeout_ms"] / 1000
+            elif op == "stop":
+                self.loop.drain(False)
+                self.loop.end_all()
+                self.deadline = time.monotonic()
+            elif op == "adopt":
+                self.give_for_adoption(message["id"])
+            else:
+                raise ValueError(f"unknown op {op!r}")
+        except (ArithmeticError, LookupError, OSError, TypeError, ValueError, MemoryError) as error:
+            self.say({"op": "error", "id": message.get("id"),
+                      "error": f"{type(error).__name__}: {error}"})
+        except Exception as error:  # noqa: BLE001 - ImageError and kin: answer, keep serving
+            self.say({"op": "error", "id": message.get("id"), "error": str(error)})
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def take_sockets(self, entries: list[list[Any]], descriptors: list[int]) -> None:
+        """Keeps listening sockets for the plan that will name them."""
+        if len(entries) != len(descriptors):
+            raise ValueError(f"{len(entries)} sockets named, {len(descriptors)} received")
+        for (number, label, family), descriptor in zip(entries, descriptors, strict=True):
+            self.labels[number] = label
+            self.loop.add_socket(number, descriptor, family == socket.AF_UNIX)
+
+    def forget_closed(self) -> None:
+        """Drops the labels of sockets that the loop has closed."""
+        live = {number for number, _ in self.loop.sockets()}
+        self.labels = {number: label for number, label in self.labels.items() if number in live}
+
+    def give_for_adoption(self, request: int) -> None:
+        """Tells a new supervisor what is served here, and shares the listening sockets."""
+        served = self.loop.sockets()
+        while True:
+            part, served = served[:LISTED_AT_ONCE], served[LISTED_AT_ONCE:]
+            self.say(
+                {"op": "adopted", "id": request, "pid": os.getpid(), "slot": self.slot,
+                 "seat": self.seat, "version": self.loop.version, "more": bool(served),
+                 "draining": self.loop.draining,
+                 "sockets": [[number, self.labels.get(number, ""), listener]
+                             for number, listener in part]},
+                [self.loop.socket_fd(number) for number, _ in part])
+            if not served:
+                return
+
+    # -- life
+
+    def time_left(self) -> int:
+        """Milliseconds until the drain must be over; -1 when nothing drains."""
+        if self.deadline is None:
+            return -1
+        return max(0, round((self.deadline - time.monotonic()) * 1000))
+
+    def run(self) -> int:
+        """Serves until told to end; returns the exit code."""
+        while True:
+            woken = self.loop.run(self.time_left())
+            if woken & WAKE_NOTICE:
+                for event in self.loop.notices():
+                    self.say({"op": "log", "level": "warning", "event": event,
+                              "connections": self.loop.connections})
+            if woken & 1 << CONTROL:
+                self.listen()
+            if woken & 1 << DOOR:
+                self.answer_door()
+            if self.loop.draining and (woken & WAKE_DRAINED or self.time_left() == 0):
+                self.loop.end_all()
+                self.say({"op": "drained"})
+                return 0
+
+
+def drop_privileges(uid: int, gid: int) -> None:
+    """Becomes an ordinary user for good. Raises OSError when that is not allowed."""
+    os.setgroups([gid])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line, which only the supervisor writes."""
+    parser = argparse.ArgumentParser(prog="lbcore.worker", description=__doc__)
+    for name in ("slot", "seat", "control", "scoreboard", "door", "bell"):
+        parser.add_argument(f"--{name}", type=int, required=True)
+    parser.add_argument("--cpu", type=int, help="pin to this CPU")
+    parser.add_argument("--uid", type=int)
+    parser.add_argument("--gid", type=int)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of ``python -m lbcore.worker``."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)   # a terminal's signals are the supervisor's
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_NAME, f"lbcore-w{options.slot}".encode(), 0, 0, 0)
+    if options.cpu is not None:
+        with contextlib.suppress(OSError):      # a CPU that went away is no reason not to serve
+            os.sched_setaffinity(0, {options.cpu})
+    worker = Worker(options)
+    if options.uid is not None:
+        drop_privileges(options.uid, options.gid)
+    gc.freeze()
+    gc.disable()                                # nothing here makes cycles
+    return worker.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
