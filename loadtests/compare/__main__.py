@@ -84,7 +84,7 @@ def main(
 ) -> None:
     """Measure lbcore, HAProxy, nginx and Envoy on the same work, interleaved.
 
-    The balancer has one worker on one core; client and origin share another. Takes about 13
+    The balancer has one worker on one core; client and origin share another. Takes about 12
     minutes with the defaults. How it measures: docs/internals/measuring.md.
     """
     try:

@@ -129,7 +129,7 @@ NGINX = Peer(
     "nginx", "nginx", "nginx.conf.in",
     _debian("nginx", "nginx-light libnginx-mod-stream"),
     ["-p", "${dir}", "-e", "${dir}/error.log", "-c", "${config}"], _workers_of_nginx,
-    {"buffer": "64k"}, reload_signal=signal.SIGHUP,
+    reload_signal=signal.SIGHUP,
 )
 _ENVOY = Peer(
     "envoy", "Envoy", "envoy.yaml.in", _envoy,

@@ -102,6 +102,11 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
+def _exit_orderly(number: int, _frame: object) -> None:
+    """Turns a request to end into an exception, so that what was started is ended as well."""
+    raise SystemExit(128 + number)
+
+
 class Processes:
     """Everything that was started, and the promise to end it."""
 
@@ -109,6 +114,7 @@ class Processes:
         self._running: list[Running] = []
 
     def __enter__(self) -> Processes:
+        signal.signal(signal.SIGTERM, _exit_orderly)
         return self
 
     def __exit__(
