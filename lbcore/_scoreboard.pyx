@@ -245,6 +245,13 @@ cdef class Scoreboard:
         """Forgets the consecutive failures of a row."""
         store32(&self.board.backends[check(row, MAX_BACKENDS)].failures, 0)
 
+    def set_failures(self, row: int, count: int) -> None:
+        """Sets the consecutive failures of a row; workers set them to 0 at the first success.
+
+        One below ``eject_after``, the next failure rings.
+        """
+        store32(&self.board.backends[check(row, MAX_BACKENDS)].failures, <uint32_t> count)
+
     def inflight(self, row: int) -> int:
         """Connections of a backend over all workers, connecting and connected."""
         return load32(&self.board.backends[check(row, MAX_BACKENDS)].inflight)
