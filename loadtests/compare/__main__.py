@@ -16,6 +16,7 @@ from .peers import DEFAULT_PEERS, PEERS
 from .procs import HarnessError
 from .progress import Display
 from .run import Settings, choose_cpus, compare
+from .stats import SUBJECT
 from .works import WORKS
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -91,6 +92,8 @@ def main(
         if source is not None:
             results = report.load(source)
         else:
+            if check and SUBJECT not in peers.split(","):
+                raise click.UsageError(f"--check needs {SUBJECT} among the peers")
             if quick:
                 rounds, seconds, idle = 1, 1, min(idle, 500)
             results = _measure(
@@ -105,10 +108,8 @@ def main(
         raise click.ClickException(str(error)) from None
     show(results)
     print(f"written: {out}.json, .md, .png")
-    if "lbcore" in results.peers and not judge(results) and check:
+    if SUBJECT in results.peers and not judge(results) and check:
         sys.exit(1)
-    if check and "lbcore" not in results.peers:
-        raise click.UsageError("--check needs lbcore among the peers")
 
 
 def _measure(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .peers import PEERS, REPOSITORY
-from .stats import SUBJECT, Row, Sample, Spread, Verdict, table, verdict
+from .stats import DISTURBED_SHARE, SUBJECT, Row, Sample, Spread, Verdict, table, verdict
 from .works import WORKS, Work
 
 Cell = tuple[str, str]          # heading, name of the value
@@ -169,7 +169,7 @@ def remarks(results: Results) -> list[str]:
         ("idle_peers_share", "balancers that should have been idle used the balancer's core"),
     ):
         worst = max((s.values.get(share, 0.0) for s in results.samples), default=0.0)
-        count = sum(s.values.get(share, 0.0) > 0.08 for s in results.samples)
+        count = sum(s.values.get(share, 0.0) > DISTURBED_SHARE for s in results.samples)
         if count:
             found.append(f"{what} in {count} of {len(results.samples)} samples, "
                          f"up to {worst:.0%}: run again on a quieter machine")

@@ -25,13 +25,12 @@ from .procs import (
     settled_cpu_ns,
     unique_bytes,
 )
-from .stats import Sample, rotated
+from .stats import DISTURBED_SHARE, Sample, rotated
 from .works import SATURATION, Work
 from .wrk import InvalidSample, run_wrk
 
 WARM_CONNECTIONS = 16
 ATTEMPTS = 3                    # at a sample that is free of disturbance
-DISTURBED_SHARE = 0.08          # of a core that programs outside the comparison used
 DESCRIPTORS = 18_000            # nginx asks for one per connection and side, HAProxy for pipes
 
 Tell = Callable[[str, str, int], None]      # work, peer, round: before each measurement

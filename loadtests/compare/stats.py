@@ -9,6 +9,7 @@ from statistics import median
 from .works import Work
 
 SUBJECT = "lbcore"
+DISTURBED_SHARE = 0.08          # of a core that programs outside the comparison used
 
 
 @dataclass(frozen=True)
