@@ -33,7 +33,7 @@ def _names(known: dict[str, object], text: str, what: str) -> list[str]:
 
 
 def show(results: report.Results) -> None:
-    """Prints every table, the remarks and the targets."""
+    """Prints every table and the remarks. Ratios are to the best peer other than lbcore."""
     console = Console(width=None if sys.stdout.isatty() else 160)
     for work, rows in results.tables():
         heading, *lines = report.grid(work, rows)
@@ -42,7 +42,7 @@ def show(results: report.Results) -> None:
             title += f" ({results.rate:,.0f} requests/s for all)"
         text = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
         for index, name in enumerate(heading):
-            text.add_column(name, justify="right" if index else "left")
+            text.add_column(name, justify="right" if index else "left", overflow="fold")
         for line in lines:
             text.add_row(*line)
         console.print(text)

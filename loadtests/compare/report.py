@@ -102,12 +102,12 @@ def columns(work: Work) -> list[Cell]:
     """The values shown for a work besides peer and ratio."""
     match work.kind:
         case "closed":
-            return [("CPU µs/request", "cpu_us"), ("all processes", "cpu_all_us"),
+            return [("CPU µs", "cpu_us"), ("all processes", "cpu_all_us"),
                     ("requests/s", "requests_per_s"), ("p50 µs", "p50_us"), ("p99 µs", "p99_us"),
-                    ("core busy %", "busy_share")]
+                    ("busy %", "busy_share")]
         case "paced":
             return [("p99 µs", "p99_us"), ("p50 µs", "p50_us"), ("p99.9 µs", "p999_us"),
-                    ("requests/s", "requests_per_s"), ("core busy %", "busy_share")]
+                    ("requests/s", "requests_per_s"), ("busy %", "busy_share")]
         case "memory":
             return [("bytes/pair", "bytes_per_pair"), ("all processes", "bytes_per_pair_all"),
                     ("MiB before", "unique_before"), ("MiB after", "unique_after")]
@@ -132,7 +132,7 @@ def cell(name: str, value: Spread, *, judged: bool) -> str:
 def grid(work: Work, rows: Sequence[Row]) -> list[list[str]]:
     """The table of a work as text: a heading row, then the peers."""
     shown = columns(work)
-    lines = [["", shown[0][0] + " (range)", "ratio to best peer", *(h for h, _ in shown[1:])]]
+    lines = [["", shown[0][0] + " (range)", "ratio", *(h for h, _ in shown[1:])]]
     for row in rows:
         title = PEERS[row.peer].title + (f" ({row.failed} failed)" if row.failed else "")
         if not row.values:
@@ -182,6 +182,7 @@ def markdown(results: Results) -> str:
     parts = [
         "# lbcore and its peers on the same work",
         f"Medians of {results.rounds} interleaved rounds of {results.seconds} s; one worker each. "
+        "CPU per request; ratio to the best peer other than lbcore; busy: share of the core. "
         f"{about}.",
     ]
     for work, rows in results.tables():
