@@ -1,0 +1,550 @@
+"""The configuration language: every table and key of lb.toml.
+
+This file is the only place that says which keys exist, what they mean, their types, defaults and
+units. Validation, the JSON Schema (``schema.py``) and the reference (``reference.py``) are made
+from it. What concerns several keys at once is in ``checks.py``; what the values become is in
+``compile.py``.
+
+Strings that hold an address keep the user's words, which ketama hashes and ``lbcore show``
+prints; durations become milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+
+from lbcore.config import values
+from lbcore.config.values import BadValue
+
+MAX_COUNT = 2**31 - 1            # workers count in 32 bits
+MAX_WORKERS = 64                 # half of the scoreboard's seats: old workers drain beside new ones
+MAX_LISTENERS = 1024             # rows of the scoreboard, as the two below
+MAX_POOLS = 4096
+MAX_BACKENDS = 16384
+
+T = TypeVar("T")
+
+
+def key(default: Any, description: str, unit: str, **limits: Any) -> Any:
+    """A key of a table: its default (``...`` for none), meaning, unit and limits.
+
+    ``unit`` is what a number counts, or what a string is: a name, an address, a path.
+    """
+    has_value = default is not ... and default is not None
+    return Field(
+        default,
+        description=description,
+        json_schema_extra={"x-unit": unit},
+        validate_default=has_value,
+        **limits,
+    )
+
+
+def _reading(parse: Callable[[Any], T]) -> Callable[[Any], T]:
+    """``parse`` with its ``BadValue`` turned into an error that pydantic collects."""
+
+    def read(value: Any) -> T:
+        try:
+            return parse(value)
+        except BadValue as bad:
+            raise PydanticCustomError(
+                "bad_value", "{message}", {"message": bad.message, "hint": bad.hint}
+            ) from None
+
+    return read
+
+
+def _as_written(parse: Callable[[str], object]) -> AfterValidator:
+    """Keeps the string, once ``parse`` accepts it."""
+
+    def keep(text: str) -> str:
+        parse(text)
+        return text
+
+    return AfterValidator(_reading(keep))
+
+
+class _OrString:
+    """Tells the JSON Schema that a single string stands for the whole value."""
+
+    def __init__(self, description: str) -> None:
+        self.description = description
+
+    def __get_pydantic_json_schema__(
+        self, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string", "description": self.description}, handler(core)]}
+
+
+def _workers(value: object) -> object:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if value == "auto" or (number and 1 <= value <= MAX_WORKERS):  # type: ignore[operator]
+        return value
+    raise BadValue(f"{value!r} is not a number of workers", f'"auto", or 1 to {MAX_WORKERS}')
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/") or "\0" in text:
+        raise BadValue(f'"{text}" is not an absolute path', "start it with /")
+    return text
+
+
+def _log_path(text: str) -> str:
+    return text if text == "-" else _absolute(text)
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
+_duration_text = PlainSerializer(values.format_duration, return_type=str)
+_duration_schema = WithJsonSchema(
+    {
+        "type": "string",
+        "pattern": r"^(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d))$",
+        "examples": ["500ms", "2s", "5m"],
+    }
+)
+Duration = Annotated[
+    int, BeforeValidator(_reading(values.parse_duration)), _duration_text, _duration_schema
+]
+PositiveDuration = Annotated[
+    int,
+    BeforeValidator(_reading(lambda value: values.parse_duration(value, least_ms=1))),
+    _duration_text,
+    _duration_schema,
+]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Share = Annotated[float, Field(ge=0, le=1)]
+BindText = Annotated[str, _as_written(values.parse_bind)]
+Workers = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(_reading(_workers)),
+    WithJsonSchema(
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}
+    ),
+]
+Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{3}$")]
+StatusRange = Annotated[
+    tuple[int, int],
+    BeforeValidator(_reading(values.parse_status)),
+    PlainSerializer(lambda pair: "-".join(map(str, dict.fromkeys(pair))), return_type=str),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 100, "maximum": 599},
+                {"type": "string", "pattern": r"^[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?$"},
+            ]
+        }
+    ),
+]
+
+
+class Table(BaseModel):
+    """What every table has in common: no unknown keys, no guessing between types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Process(Table):
+    """The lbcore process itself."""
+
+    workers: Workers = key(
+        "auto",
+        'Worker processes. "auto" is one for each CPU that lbcore may use, by affinity and by '
+        "the CPU limit of its container.",
+        "processes",
+    )
+    drain_timeout: Duration = key(
+        "30s",
+        "How long connections may go on after lbcore was told to stop, or a worker was replaced. "
+        '"0" waits without a limit.',
+        "duration",
+    )
+    user: Line = key(
+        "", "Workers become this user when lbcore starts as root. Empty: they stay.", "user name"
+    )
+    group: Line = key(
+        "",
+        "Workers become this group when lbcore starts as root. Empty: the main group of `user`.",
+        "group name",
+    )
+    pid_file: Annotated[Line, _as_written(lambda text: text and _absolute(text))] = key(
+        "", "File to write the process number of the supervisor to. Empty: none.", "absolute path"
+    )
+    pin_cpus: bool = key(True, "Whether each worker stays on a CPU of its own.", "switch")
+    max_pipes: int = key(
+        256,
+        "Pipes that one worker may keep for moving large streams inside the kernel (splice).",
+        "pipes",
+        ge=0,
+        le=65536,
+    )
+    hang_timeout: Duration = key(
+        "10s",
+        "A worker that shows no sign of life for so long is killed and replaced. "
+        '"0" never does that.',
+        "duration",
+    )
+
+
+class Admin(Table):
+    """Where the commands reach the running instance."""
+
+    listen: Annotated[str, _as_written(values.parse_bind)] | None = key(
+        None,
+        "Address of the control API. Absent: `unix:/run/lbcore/admin.sock` for root, otherwise "
+        "`lbcore/admin.sock` in `$XDG_RUNTIME_DIR`, or `/tmp/lbcore-UID/admin.sock` without one.",
+        "address",
+    )
+
+
+class Log(Table):
+    """What lbcore says about itself."""
+
+    level: Literal["debug", "info", "warning", "error"] = key(
+        "info", "The least important messages that are written.", "level"
+    )
+    format: Literal["text", "json"] = key("text", "Lines for people or for machines.", "format")
+    path: Annotated[Line, _as_written(_log_path)] = key(
+        "-", '"-" is standard error; otherwise a file, opened again at SIGUSR1.', "absolute path"
+    )
+
+
+class Listener(Table):
+    """Where clients come in, and which pool serves them."""
+
+    name: Name = key(..., "Its name in `status`, logs and metrics.", "name")
+    bind: Annotated[
+        list[BindText],
+        Field(min_length=1, max_length=256),
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        _OrString("one address"),
+    ] = key(
+        ...,
+        'Addresses to listen on: "IP:PORT", "[IPv6]:PORT" or "unix:/PATH"; one string, or a list.',
+        "address",
+    )
+    protocol: Literal["tcp"] = key(
+        "tcp", "What the bytes mean. tcp relays them as they are.", "protocol"
+    )
+    pool: str = key(..., "The pool that everything goes to.", "name of a pool")
+    backlog: int = key(
+        4096,
+        "Connections that the kernel keeps per worker until it accepts them; "
+        "net.core.somaxconn limits it further.",
+        "connections",
+        ge=1,
+        le=65535,
+    )
+    max_connections: Count = key(
+        0, "Connections at once, over all workers. 0: no limit.", "connections"
+    )
+    max_connections_per_source: Count = key(
+        0,
+        "Connections at once from one source address, over all workers. 0: no limit.",
+        "connections",
+    )
+    client_idle_timeout: Duration = key(
+        "10m",
+        "A connection whose client sends nothing for so long, while nothing is on its way to it, "
+        'is closed. "0": never.',
+        "duration",
+    )
+    half_closed_timeout: Duration = key(
+        "30s",
+        "How long a connection may go on after one side has finished sending and the other "
+        'stays silent. "0": no limit.',
+        "duration",
+    )
+    proxy_protocol: bool = key(
+        False,
+        "Whether clients are balancers that begin with a PROXY header (version 1 or 2), which "
+        "says who the real client is.",
+        "switch",
+    )
+    proxy_trusted: list[Annotated[str, _as_written(values.parse_network)]] = key(
+        [],
+        "Networks whose connections begin with a PROXY header; others are plain clients. "
+        "Empty: every connection must begin with one.",
+        "networks (CIDR)",
+        max_length=1024,
+    )
+    proxy_header_timeout: PositiveDuration = key(
+        "5s", "How long a client may take to send its PROXY header.", "duration"
+    )
+    defer_accept: Duration = key(
+        "0",
+        "Connections are accepted with their first bytes, or after so long without any "
+        '(TCP_DEFER_ACCEPT). For protocols in which the client speaks first. "0": off.',
+        "duration",
+    )
+    fastopen: int = key(
+        0,
+        "Pending TCP Fast Open requests that are allowed (TCP_FASTOPEN). 0: off.",
+        "connections",
+        ge=0,
+        le=65535,
+    )
+    keepalive: bool = key(
+        True, "Whether the kernel probes silent clients (SO_KEEPALIVE).", "switch"
+    )
+    tcp_user_timeout: Duration = key(
+        "30s",
+        "How long data sent to a client may stay unacknowledged before the connection ends "
+        '(TCP_USER_TIMEOUT). "0": the system default.',
+        "duration",
+    )
+    unix_mode: Mode = key(
+        "0666", "Permissions of unix sockets that lbcore listens on.", "file mode, octal"
+    )
+
+
+class Backend(Table):
+    """One server of a pool. A string is short for a table with only `address`."""
+
+    address: Annotated[str, _as_written(values.parse_backend)] = key(
+        ...,
+        'Where it listens: "IP:PORT", "[IPv6]:PORT", "NAME:PORT" or "unix:/PATH". '
+        "Names are resolved when the configuration is loaded.",
+        "address",
+    )
+    name: Name | None = key(
+        None, "Its name in commands, logs and metrics. Absent: its address.", "name"
+    )
+    weight: int = key(
+        1, "Its share of the traffic beside the others. 0: nothing new.", "share", ge=0, le=1000
+    )
+    backup: bool = key(False, "Whether it is used only while no other one is left.", "switch")
+    max_connections: Count = key(
+        0,
+        "Connections at once, over all workers; more wait in the pool's queue. 0: no limit.",
+        "connections",
+    )
+
+
+class Health(Table):
+    """Active checks. Without this table, backends count as healthy until connecting fails."""
+
+    type: Literal["tcp", "http"] = key(
+        "tcp", "tcp: a connection opens. http: a GET is answered as expected.", "kind of check"
+    )
+    path: Annotated[Line, StringConstraints(pattern=r"^/[^\x00-\x20\x7f]*$")] = key(
+        "/", "What http checks ask for.", "URL path"
+    )
+    host: Annotated[str, StringConstraints(pattern=r"^[^\x00-\x20\x7f]*$")] = key(
+        "", "Host header of http checks. Empty: the backend's address.", "host name"
+    )
+    expect_status: list[StatusRange] = key(
+        ["200-399"],
+        'Statuses that pass an http check: numbers, or ranges such as "200-299".',
+        "HTTP statuses",
+        min_length=1,
+        max_length=64,
+    )
+    expect_body: str = key(
+        "",
+        "Text that the first 64 KiB of the answer to an http check must contain. Empty: any.",
+        "text",
+        max_length=4096,
+    )
+    port: int = key(
+        0, "Port to check instead of the backend's own. 0: its own.", "port", ge=0, le=65535
+    )
+    interval: PositiveDuration = key(
+        "2s", "From one check of a backend to the next.", "duration"
+    )
+    fast_interval: PositiveDuration | None = key(
+        None,
+        "The interval while a backend is between two states. Absent: 500ms, or `interval` if "
+        "that is shorter.",
+        "duration",
+    )
+    jitter: float = key(
+        0.1,
+        "Checks move by up to this share of the interval, so that they do not come together.",
+        "share, 0 to 0.5",
+        ge=0,
+        le=0.5,
+    )
+    timeout: PositiveDuration = key("1s", "A check that takes longer has failed.", "duration")
+    rise: int = key(
+        2, "Checks in a row that must pass before a backend is up again.", "checks", ge=1, le=1000
+    )
+    fall: int = key(
+        3, "Checks in a row that must fail before a backend is down.", "checks", ge=1, le=1000
+    )
+
+
+class Ejection(Table):
+    """Taking a backend out because of what real connections meet."""
+
+    failures: int = key(
+        5,
+        "Failures in a row (connecting fails, or a reset comes before the first byte) that eject "
+        "a backend. 0: never.",
+        "failures",
+        ge=0,
+        le=1_000_000,
+    )
+    base: PositiveDuration = key(
+        "10s", "Length of the first ejection; the n-th in a row is n times as long.", "duration"
+    )
+    max: PositiveDuration = key("5m", "The longest ejection.", "duration")
+    max_share: Share = key(
+        0.5, "Share of the pool that may be ejected at the same time.", "share, 0 to 1"
+    )
+
+
+class Pool(Table):
+    """Backends, and how one of them is picked for a connection."""
+
+    balance: Literal["round_robin", "least_conn", "random", "consistent"] = key(
+        "round_robin",
+        "How a backend is picked. round_robin: in turn, by weight. least_conn: the fewest "
+        "connections for its weight, over all workers. random: the better of two drawn by lot. "
+        "consistent: by a hash, so that the same key meets the same backend.",
+        "algorithm",
+    )
+    hash: Literal["maglev", "ketama"] = key(
+        "maglev",
+        "Table of consistent. maglev: even, one look-up. ketama: picks what nginx's "
+        "`hash ... consistent` picks.",
+        "algorithm",
+    )
+    hash_on: Literal["source_ip"] = key(
+        "source_ip", "What consistent hashes: the address of the client.", "key"
+    )
+    load_bound: float = key(
+        0.0,
+        "consistent gives no backend more than this many times the mean load; what is above goes "
+        "to the next one. At least 1.01, usually 1.25. 0: no bound.",
+        "times the mean",
+        ge=0,
+        le=1000,
+    )
+    backends: list[
+        Annotated[
+            Backend,
+            BeforeValidator(lambda value: {"address": value} if isinstance(value, str) else value),
+            _OrString("the address"),
+        ]
+    ] = key([], "The servers: addresses, or tables with the keys below.", "backends")
+    demo: int = key(
+        0,
+        "Small demonstration servers that lbcore starts itself and adds to the pool.",
+        "servers",
+        ge=0,
+        le=64,
+    )
+    connect_timeout: PositiveDuration = key(
+        "2s", "How long one attempt to connect may take.", "duration"
+    )
+    connect_attempts: int = key(
+        3,
+        "Backends to try for one connection, the first included, before giving up.",
+        "attempts",
+        ge=1,
+        le=1000,
+    )
+    connect_budget: PositiveDuration = key(
+        "6s", "How long all the attempts for one connection may take together.", "duration"
+    )
+    queue_timeout: PositiveDuration = key(
+        "5s",
+        "How long a connection may wait for a backend that is free, before it is reset.",
+        "duration",
+    )
+    max_queue: Count = key(
+        1024,
+        "Connections that may wait at once, over all workers. 0: none waits.",
+        "connections",
+    )
+    server_idle_timeout: Duration = key(
+        "10m",
+        "A connection whose backend sends nothing for so long, while it owes an answer, "
+        'is closed. "0": never.',
+        "duration",
+    )
+    slow_start: Duration = key(
+        "0",
+        "A backend that comes back gets its full share only after so long, growing steadily. "
+        '"0": at once.',
+        "duration",
+    )
+    panic_threshold: Share = key(
+        0.0,
+        "When fewer than this share of the backends is healthy, all are tried, rather than "
+        "crushing the last few. 0: never.",
+        "share, 0 to 1",
+    )
+    send_proxy: Literal["off", "v1", "v2"] = key(
+        "off",
+        "PROXY header to begin upstream connections with, which tells backends who the client "
+        "is. They must expect it.",
+        "version",
+    )
+    source: Annotated[str, _as_written(values.parse_source)] | None = key(
+        None,
+        "Local address that upstream connections come from. Absent: the system picks.",
+        "IP address",
+    )
+    source_transparent: bool = key(
+        False,
+        "Whether upstream connections come from the client's own address (IP_TRANSPARENT). "
+        "Needs CAP_NET_ADMIN, and routes that bring the answers back to lbcore.",
+        "switch",
+    )
+    keepalive: bool = key(
+        True, "Whether the kernel probes silent backends (SO_KEEPALIVE).", "switch"
+    )
+    tcp_user_timeout: Duration = key(
+        "30s",
+        "How long data sent to a backend may stay unacknowledged before the connection ends "
+        '(TCP_USER_TIMEOUT). "0": the system default.',
+        "duration",
+    )
+    health: Health | None = key(None, "Active checks. Absent: none.", "table")
+    ejection: Ejection = Field(
+        default_factory=Ejection,
+        description="Passive ejection, by what real connections meet.",
+        json_schema_extra={"x-unit": "table"},
+    )
+
+
+class Config(Table):
+    """A whole lb.toml."""
+
+    lbcore: Process = Field(
+        default_factory=Process,
+        description="The process.",
+        json_schema_extra={"x-unit": "table"},
+    )
+    admin: Admin = Field(
+        default_factory=Admin,
+        description="The control API.",
+        json_schema_extra={"x-unit": "table"},
+    )
+    log: Log = Field(
+        default_factory=Log, description="The log.", json_schema_extra={"x-unit": "table"}
+    )
+    listener: list[Listener] = key(
+        [], "Where clients come in: one `[[listener]]` each.", "tables", max_length=MAX_LISTENERS
+    )
+    pool: dict[Name, Pool] = key(
+        {}, "Backends by name: one `[pool.NAME]` each.", "tables", max_length=MAX_POOLS
+    )
