@@ -58,6 +58,7 @@ class HealthMonitor:
         self._random = random.Random()
         self._pools: dict[str, PoolWatch] = {}
         self._watches: dict[int, Watch] = {}            # by row
+        self._leaving: dict[tuple[bool, int], float] = {}   # (is a pool, row): when it is gone
         self._inherited: dict[tuple[str, str], Inherited] = {}
         self._running = False
         self._rang_at = -math.inf
@@ -135,8 +136,12 @@ class HealthMonitor:
         for pool in self._pools.values():
             self._write_pool(pool, "configuration applied")
         self._inherited.clear()
-        self._later_gone(old_rows - set(self._watches),
-                         old_pool_rows - {pool.row for pool in self._pools.values()})
+        for row in self._watches:
+            self._leaving.pop((False, row), None)
+        pool_rows = {pool.row for pool in self._pools.values()}
+        for row in pool_rows:
+            self._leaving.pop((True, row), None)
+        self._leave(old_rows - set(self._watches), old_pool_rows - pool_rows)
         if self._running:
             self._schedule_first(first_checks)
             for watch in new:
@@ -202,16 +207,25 @@ class HealthMonitor:
         self._stop_checking(watch)
         watch.stop_timers()
 
-    def _later_gone(self, rows: set[int], pool_rows: set[int]) -> None:
-        if rows or pool_rows:
-            self._timers.at(time.monotonic() + GONE_AFTER_S, self._gone, (rows, pool_rows))
+    def _leave(self, rows: set[int], pool_rows: set[int]) -> None:
+        """Rows that the plan has left are marked, but not while workers may choose by them."""
+        when = time.monotonic() + GONE_AFTER_S
+        leaving = [(False, row) for row in rows] + [(True, row) for row in pool_rows]
+        self._leaving.update(dict.fromkeys(leaving, when))
+        if leaving:
+            self._timers.at(when, self._gone, leaving)
 
-    def _gone(self, gone: tuple[set[int], set[int]]) -> None:
-        rows, pool_rows = gone
-        for row in rows - set(self._watches):
-            self._board.set_backend(row, BackendState.STATE_GONE, 0)
-        for row in pool_rows - {pool.row for pool in self._pools.values()}:
-            self._board.set_pool(row, 0, 0)
+    def _gone(self, leaving: list[tuple[bool, int]]) -> None:
+        now = time.monotonic()
+        for place in leaving:
+            if self._leaving.get(place, math.inf) > now:
+                continue            # back in the plan, or has left it once more since
+            del self._leaving[place]
+            is_pool, row = place
+            if is_pool:
+                self._board.set_pool(row, 0, 0)
+            else:
+                self._board.set_backend(row, BackendState.STATE_GONE, 0)
 
     # -- what people ask and order
 
