@@ -137,7 +137,8 @@ def _binds(config: Config) -> Iterator[Finding]:
         rivals = taken.setdefault(place, [])
         for rival_path, rival, rival_text, rival_address in rivals:
             if _overlap(address, rival_address):
-                what = "is named twice" if path[:2] == rival_path[:2] else f"is already named by {rival}"
+                same = path[:2] == rival_path[:2]
+                what = "is named twice" if same else f"is already named by {rival}"
                 how = f" as {rival_text}" if rival_text != text else ""
                 place_word = "path" if address.path else "port"
                 yield Finding(

@@ -19,10 +19,14 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" if self.line else self.file
+        return "".join(self.parts())
+
+    def parts(self) -> tuple[str, str]:
+        """The problem in one line, cut behind its place: ``FILE:LINE:`` and the rest."""
+        where = f"{self.file}:{self.line}:" if self.line else f"{self.file}:"
         key = f" {self.key}:" if self.key else ""
         hint = f" Hint: {self.hint}" if self.hint else ""
-        return f"{where}:{key} {sentence(self.message)}{hint and sentence(hint)}"
+        return where, f"{key} {sentence(self.message)}{hint and sentence(hint)}"
 
     def as_dict(self) -> dict[str, str | int]:
         """The problem as JSON shows it."""

@@ -15,7 +15,7 @@ MAX_DURATION_MS = 2**31 - 1      # workers keep durations in 32 bits: a little o
 MAX_UNIX_PATH = 107              # sun_path holds 108 bytes with its closing NUL, see unix(7)
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([A-Za-z]*)")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -38,12 +38,12 @@ def parse_duration(value: object, least_ms: int = 0) -> int:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         hint = f'say the unit: "{value}s" or "{value}ms"' if number else 'for example "2s"'
         raise BadValue('a duration is a string with a unit, such as "2s"', hint)
-    found = _DURATION.fullmatch(value.strip())
+    found = _DURATION.fullmatch(value)
     if found is None:
         raise BadValue(f'"{value}" is not a duration', 'for example "500ms", "2s", "5m" or "1h"')
     amount, unit = Fraction(found[1]), found[2]
     if not unit:
-        if amount:
+        if value != "0":
             raise BadValue(f'"{value}" has no unit', f'"{found[1]}s" or "{found[1]}ms"')
         unit = "s"
     if unit not in _UNIT_MS:

@@ -1,0 +1,131 @@
+"""What a person types: ``lbcore`` and its commands.
+
+A command is a click command in a module of this package, named in ``COMMANDS``; its module is
+imported only when it runs or is explained, so that ``lbcore`` answers at once. Commands raise:
+``ConfigError`` for what is wrong with a configuration, ``click.ClickException`` for everything
+else. Only ``main`` prints errors: as text, or as JSON for a command that was given ``--json``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from lbcore import __version__
+from lbcore.cli.options import State, config_option
+
+if TYPE_CHECKING:
+    from lbcore.config.problems import Problem
+
+CONFIG_ERROR = 2     # errors at run time are click's: 1, and 2 for a command line that is wrong
+INTERRUPTED = 130    # 128 + SIGINT, as shells say it
+
+# name -> module with a click command of that name
+COMMANDS = {
+    "check": "lbcore.cli.files",
+    "show": "lbcore.cli.files",
+    "schema": "lbcore.cli.files",
+    "completion": "lbcore.cli.completion",
+}
+
+
+class Commands(click.Group):
+    """A group that imports its commands when they are needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of a name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the first word names. Raises ``click.UsageError`` for none."""
+        if args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f'Did you mean "{close[0]}"?' if close else f"Commands: {', '.join(COMMANDS)}."
+            raise click.UsageError(f'There is no command "{args[0]}". {hint}', ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    epilog="Signals: HUP reloads, USR1 reopens log files, USR2 upgrades, TERM drains and stops, "
+    "INT stops now.",
+)
+@config_option
+@click.version_option(__version__, prog_name="lbcore")
+@click.pass_context
+def cli(ctx: click.Context) -> int:
+    """A load balancer and reverse proxy for people who run Python services.
+
+    Without a command, lbcore runs what the configuration says, until it is told to stop.
+    """
+    if ctx.invoked_subcommand is not None:
+        return 0
+    from lbcore.supervisor import run  # noqa: PLC0415  (commands do not need it)
+
+    return run(ctx.ensure_object(State).config_path())
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and exit with its code: 0, 1 for errors, 2 for a bad configuration."""
+    sys.exit(execute(args))
+
+
+def execute(args: Sequence[str] | None = None) -> int:
+    """Run a command line, print what goes wrong, and return the exit code."""
+    state = State()
+    try:
+        code = cli.main(args, prog_name="lbcore", standalone_mode=False, obj=state)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        if state.json:
+            _print_json({"ok": False, "error": error.format_message()})
+        else:
+            error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as head, has seen enough. The interpreter flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        # Imported only now: pydantic takes longer than most commands.
+        from lbcore.config.problems import ConfigError  # noqa: PLC0415
+
+        if not isinstance(error, ConfigError):
+            raise
+        if state.json:
+            _print_json({"ok": False, "problems": [one.as_dict() for one in error.problems]})
+        else:
+            print_problems(error.problems, "red")
+        return CONFIG_ERROR
+
+
+def print_problems(problems: Sequence[Problem], colour: str) -> None:
+    """Problems on standard error, one per line, their places in a colour on a terminal."""
+    for problem in problems:
+        place, rest = problem.parts()
+        click.echo(click.style(place, fg=colour) + rest, err=True)
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    click.echo(json.dumps(answer, indent=2))

@@ -1,0 +1,125 @@
+"""``lbcore check``, ``show`` and ``schema``: commands about a file, not a running instance."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lbcore.cli.options import State, config_option, json_option
+
+if TYPE_CHECKING:
+    from lbcore.config import Loaded, Plan
+    from lbcore.config.plan import PoolPlan
+
+
+@click.command()
+@config_option
+@json_option
+@click.option(
+    "--file-only",
+    is_flag=True,
+    help="Check the file alone, not whether this machine could run it.",
+)
+@click.pass_obj
+def check(state: State, file_only: bool) -> None:
+    """Say everything that is wrong with a configuration.
+
+    Also looks whether its addresses are free on this machine and its user exists. Exits with 0
+    when lbcore would start with it, otherwise with 2.
+    """
+    from lbcore.cli import print_problems  # noqa: PLC0415
+    from lbcore.config import ConfigError, load_file, to_plan  # noqa: PLC0415
+
+    loaded = load_file(state.config_path())
+    plan = to_plan(loaded.config)
+    if not file_only:
+        from lbcore.config.host import host_problems, is_lbcore  # noqa: PLC0415
+
+        if problems := host_problems(plan, loaded.source, ignore=is_lbcore):
+            raise ConfigError(problems)
+    if state.json:
+        click.echo(json.dumps(_answer(loaded, plan), indent=2))
+        return
+    print_problems(loaded.warnings, "yellow")
+    for line in _summary(loaded.source.file, plan):
+        click.echo(line)
+
+
+@click.command()
+@config_option
+@json_option
+@click.pass_obj
+def show(state: State) -> None:
+    """Print the effective configuration: every key, with defaults filled in.
+
+    What is printed is a configuration that means the same.
+    """
+    from lbcore.config import load  # noqa: PLC0415
+    from lbcore.config.show import effective, to_toml  # noqa: PLC0415
+
+    config = load(state.config_path())
+    text = json.dumps(effective(config), indent=2, ensure_ascii=False)
+    click.echo(text if state.json else to_toml(config), nl=state.json)
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors.
+
+    Save it, and name it in the first line of lb.toml for editors with taplo (Even Better TOML):
+
+    \b
+    #:schema ./lb.schema.json
+    """
+    from lbcore.config.schema import json_schema  # noqa: PLC0415
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def _answer(loaded: Loaded, plan: Plan) -> dict[str, Any]:
+    return {
+        "ok": True,
+        "file": loaded.source.file,
+        "workers": plan.workers,
+        "admin": str(plan.admin),
+        "listeners": [
+            {
+                "name": listener.name,
+                "bind": [str(address) for address in listener.binds],
+                "pool": plan.pools[listener.pool].name,
+            }
+            for listener in plan.listeners
+        ],
+        "pools": [
+            {
+                "name": pool.name,
+                "balance": pool.balance,
+                "backends": len(pool.backends) + pool.demo,
+            }
+            for pool in plan.pools
+        ],
+        "warnings": [warning.as_dict() for warning in loaded.warnings],
+    }
+
+
+def _summary(file: str, plan: Plan) -> list[str]:
+    lines = [f"{file} is good. With it, {_count(plan.workers, 'worker')} would serve:"]
+    for listener in plan.listeners:
+        pool = plan.pools[listener.pool]
+        binds = ", ".join(str(address) for address in listener.binds)
+        lines.append(f"  {listener.name}: {binds} -> pool {pool.name}, {_pool(pool)}")
+    return lines
+
+
+def _pool(pool: PoolPlan) -> str:
+    parts = [_count(len(pool.backends), "backend")] if pool.backends else []
+    if pool.demo:
+        parts.append(_count(pool.demo, "demonstration backend"))
+    checks = f", {pool.health.type} checks" if pool.health else ", no active checks"
+    return f"{' and '.join(parts)}, {pool.balance}{checks}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

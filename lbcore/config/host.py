@@ -1,0 +1,199 @@
+"""What this machine has against a plan: addresses in use, users that do not exist.
+
+A file can be right and still not start here. Looking costs a socket per address, so ``load``
+does not; ``lbcore check`` and the start of lbcore do.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import socket
+from collections.abc import Callable, Container, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lbcore.config.load import Source
+from lbcore.config.plan import Address, Plan
+from lbcore.config.problems import KeyPath, Problem, key_text
+
+Ignored = Container[int] | Callable[[int], bool]
+
+
+def host_problems(
+    plan: Plan, source: Source | None = None, ignore: Ignored = ()
+) -> list[Problem]:
+    """Everything that keeps a plan from starting on this machine.
+
+    ``source`` gives the problems their lines. ``ignore`` holds, or recognises, the processes
+    whose sockets are no obstacle: those of the running instance.
+    """
+    return [*ports_in_use(plan, source, ignore), *_missing_accounts(plan, source)]
+
+
+def ports_in_use(
+    plan: Plan, source: Source | None = None, ignore: Ignored = ()
+) -> list[Problem]:
+    """Addresses of a plan that cannot be listened on here, and who has them; see above."""
+    places: list[tuple[KeyPath, Address]] = [
+        (("listener", i, "bind", j), address)
+        for i, listener in enumerate(plan.listeners)
+        for j, address in enumerate(listener.binds)
+    ]
+    places.append((("admin", "listen"), plan.admin))
+    ignored = ignore if callable(ignore) else ignore.__contains__
+    found = []
+    for path, address in places:
+        reason = _unix_obstacle(address, ignored) if address.path else _obstacle(address, ignored)
+        if reason:
+            message, hint = reason
+            found.append(_problem(source, path, message, hint))
+    return found
+
+
+def is_lbcore(pid: int) -> bool:
+    """Whether a process is a supervisor or a worker of some lbcore, by its command line."""
+    try:
+        words = psutil.Process(pid).cmdline()[:4]
+    except psutil.Error:
+        return False
+    return any(Path(word).name == "lbcore" or word.startswith("lbcore.") for word in words)
+
+
+def _problem(source: Source | None, path: KeyPath, message: str, hint: str) -> Problem:
+    if source:
+        return source.problem(path, message, hint)
+    return Problem("this machine", 0, key_text(path), message, hint)
+
+
+def _obstacle(address: Address, ignored: Callable[[int], bool]) -> tuple[str, str] | None:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # Passes over connections in TIME_WAIT. Without SO_REUSEPORT, so that sockets that
+            # would share the port, and its connections, are found.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probe.bind((address.host, address.port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return _in_use(address, ignored)
+        if error.errno == errno.EACCES:
+            limit = _first_free_port()
+            return (
+                f"only root may listen on port {address.port}",
+                f"a port from {limit} up, or start lbcore as root with user set",
+            )
+        if error.errno == errno.EADDRNOTAVAIL:
+            own = ", ".join(_own_addresses(family))
+            return f"{address.host} is no address of this machine", f"it has {own}" if own else ""
+        if error.errno == errno.EAFNOSUPPORT:
+            return f"this machine cannot use {address.host}: IPv6 is off", "an IPv4 address"
+        return f"cannot listen on {address}: {error.strerror}", ""
+    return None
+
+
+def _in_use(address: Address, ignored: Callable[[int], bool]) -> tuple[str, str] | None:
+    holders = {
+        connection.pid
+        for connection in _connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+        and connection.laddr.port == address.port
+        and (
+            connection.laddr.ip == address.host
+            or connection.laddr.ip in ("0.0.0.0", "::")
+            or address.host in ("0.0.0.0", "::")
+        )
+    }
+    return _held(str(address), holders, ignored, "another port, or stop that process first")
+
+
+def _unix_obstacle(address: Address, ignored: Callable[[int], bool]) -> tuple[str, str] | None:
+    path = Path(address.path)
+    try:
+        if path.is_socket():
+            holders = {
+                connection.pid for connection in _connections("unix")
+                if connection.laddr == address.path
+            }
+            # a socket that nobody holds was left behind; lbcore replaces it
+            hint = "another path, or stop that process first"
+            return _held(str(address), holders, ignored, hint) if holders else None
+        if path.exists():
+            return f"{path} exists and is not a socket", "another path; lbcore does not remove it"
+        return _directory_obstacle(path.parent)
+    except PermissionError:
+        return f"{path} is out of reach for user {os.geteuid()}", "a directory of your own"
+
+
+def _directory_obstacle(directory: Path) -> tuple[str, str] | None:
+    """What keeps a socket from being made in a directory; its last part may have to be made."""
+    if not directory.exists():
+        if not directory.parent.is_dir():
+            return f"there is no directory {directory}", "create it first"
+        directory = directory.parent
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return f"{directory} cannot be written to by user {os.geteuid()}", "a directory of your own"
+    return None
+
+
+def _held(
+    what: str, holders: set[int | None], ignored: Callable[[int], bool], hint: str
+) -> tuple[str, str] | None:
+    strangers = {pid for pid in holders if pid is None or not ignored(pid)}
+    if holders and not strangers:
+        return None
+    names = sorted(_process(pid) for pid in strangers if pid is not None)
+    who = ", ".join(names) or "a process that this user may not see"
+    return f"{what} is in use by {who}", hint
+
+
+def _process(pid: int) -> str:
+    try:
+        return f"{psutil.Process(pid).name()} (pid {pid})"
+    except psutil.Error:
+        return f"pid {pid}"
+
+
+def _connections(kind: str) -> Iterator[Any]:
+    """Sockets of this machine; those of other users have no pid unless we are root."""
+    try:
+        yield from psutil.net_connections(kind)
+    except (psutil.Error, OSError):
+        return
+
+
+def _own_addresses(family: socket.AddressFamily) -> list[str]:
+    return sorted(
+        address.address.partition("%")[0]
+        for addresses in psutil.net_if_addrs().values()
+        for address in addresses
+        if address.family == family
+    )
+
+
+def _first_free_port() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _missing_accounts(plan: Plan, source: Source | None) -> list[Problem]:
+    found = []
+    accounts = (("user", plan.user, pwd.getpwnam), ("group", plan.group, grp.getgrnam))
+    for key, name, look_up in accounts:
+        if not name:
+            continue
+        try:
+            look_up(name)
+        except KeyError:
+            message = f'this machine has no {key} "{name}"'
+            hint = f"create it, or name another {key}"
+            found.append(_problem(source, ("lbcore", key), message, hint))
+    return found
