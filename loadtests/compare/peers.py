@@ -195,7 +195,7 @@ def start_balancer(
     if for_reloads:
         arguments = [a for a in arguments if a != "-db"]
     filled = [Template(a).substitute(values, config=config) for a in arguments]
-    cwd = REPOSITORY if peer is LBCORE else place
+    cwd = REPOSITORY if peer.name == LBCORE.name else place
     running = processes.start(peer.name, [program, *filled], cpus, place, cwd=cwd)
     balancer = Balancer(peer, running, port, config, values)
 

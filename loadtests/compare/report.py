@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
 import re
@@ -12,6 +11,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from lbcore import __version__
 
 from .peers import PEERS, REPOSITORY
 from .stats import DISTURBED_SHARE, SUBJECT, Row, Sample, Spread, Verdict, table, verdict
@@ -62,7 +63,7 @@ def versions(peers: Sequence[str]) -> dict[str, str]:
     for name in peers:
         program = PEERS[name].find()
         if name == SUBJECT:
-            found[name] = f"{importlib.metadata.version('lbcore')} {_commit()}".strip()
+            found[name] = f"{__version__} {_commit()}".strip()
             continue
         flag = "--version" if name == "envoy" else "-v"
         said = subprocess.run([program, flag], capture_output=True, text=True,
