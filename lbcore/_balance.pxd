@@ -20,7 +20,7 @@ ctypedef struct picker_t:       # one per worker
     uint64_t rng
     int64_t *lag                # smooth weighted round robin, by backend row
     uint8_t *seen               # rows whose lag is set
-    uint64_t *shape             # what the lags were last checked against; primaries and backups by pool row
+    uint64_t *shape             # what lags were last checked against: two tiers by pool row
 
 ctypedef struct cursor_t:       # one per connection that looks for a backend; 28 bytes
     uint32_t hash               # of the key: where in the table to start; consistent only
@@ -35,12 +35,14 @@ cdef void picker_free(picker_t *picker) noexcept nogil
 
 # Starts a walk over a pool's candidates. The key is what `hash_on` names (for source_ip the
 # address as text, as nginx's $remote_addr); algorithms that do not hash ignore it.
-cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key, size_t length) noexcept nogil
+cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key,
+                       size_t length) noexcept nogil
 
 # The next candidate: an index within the pool, whose place is now reserved (counted in flight),
 # or PICK_NONE or PICK_FULL. Never gives the same backend twice for one cursor; PICK_NONE after
 # MAX_TRIED of them.
-cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool, cursor_t *cursor) noexcept nogil
+cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
+              cursor_t *cursor) noexcept nogil
 
 # Gives a reserved place back. Rows, not indexes: the plan may be gone by then.
 cdef void release(picker_t *picker, uint32_t backend_row, uint32_t pool_row) noexcept nogil

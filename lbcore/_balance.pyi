@@ -1,8 +1,6 @@
 from collections.abc import Iterable
 
 from lbcore._scoreboard import Scoreboard
-from lbcore._tables import ketama_ring as ketama_ring
-from lbcore._tables import maglev_table as maglev_table
 
 NOBODY: int
 FULL: int

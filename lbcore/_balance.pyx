@@ -29,9 +29,6 @@ from lbcore._scoreboard cimport (
 from lbcore._tables cimport crc32, mix, sip
 from lbcore.includes.atomics cimport add32, add_below32, load32, store32, sub32
 
-# One door for the supervisor, which builds tables, and the worker, which reads them.
-from lbcore._tables import ketama_ring, maglev_table
-
 cdef enum:
     RAMPED = 256                # ramp of a backend that is not in slow start
     WALK_LIMIT = 512            # table entries looked at before every backend is
@@ -68,14 +65,16 @@ cdef inline uint32_t ramped(const backend_live_t *live) noexcept nogil:
     return live.weight * (live.ramp if live.ramp else 1)
 
 
+cdef inline bint in_service(const search_t *s, const backend_live_t *live) noexcept nogil:
+    return live.weight != 0 and (live.state == STATE_UP or (
+        s.panic and (live.state == STATE_DOWN or live.state == STATE_EJECTED)))
+
+
 cdef inline uint32_t open_weight(search_t *s, uint32_t i) noexcept nogil:
     """The weight, in 1/256, of a backend that may take this connection; 0 for one that may not."""
     cdef backend_live_t *live = live_of(s, i)
     cdef uint32_t most, n
-    if live.weight == 0:
-        return 0
-    if live.state != STATE_UP and not (
-            s.panic and (live.state == STATE_DOWN or live.state == STATE_EJECTED)):
+    if not in_service(s, live):
         return 0
     for n in range(s.cursor.tried_count):
         if s.cursor.tried[n] == s.first + i:
@@ -183,8 +182,8 @@ cdef int furthest_behind(search_t *s, uint64_t load, uint64_t weight) noexcept n
 
 cdef int by_round_robin(search_t *s) noexcept nogil:
     cdef int best = PICK_NONE
-    cdef uint32_t race
-    for race in range(RACES):
+    cdef uint32_t _race
+    for _race in range(RACES):
         best = furthest_behind(s, 0, 0)
         if best < 0:
             return nobody(s)
@@ -211,9 +210,9 @@ cdef int by_least_conn(search_t *s) noexcept nogil:
     must hold then too.
     """
     cdef uint64_t load, weight, inflight
-    cdef uint32_t i, mine, race
+    cdef uint32_t i, mine, _race
     cdef int best = PICK_NONE
-    for race in range(RACES):
+    for _race in range(RACES):
         load = 0
         weight = 0
         for i in range(s.count):
@@ -256,9 +255,9 @@ cdef int by_random(search_t *s) noexcept nogil:
     """Power of two choices (Mitzenmacher 2001): of two drawn by weight, the one with fewer
     connections for its weight."""
     cdef uint64_t total
-    cdef uint32_t i, race, weight_a, weight_b
+    cdef uint32_t i, _race, weight_a, weight_b
     cdef int a, b
-    for race in range(RACES):
+    for _race in range(RACES):
         total = 0
         for i in range(s.count):
             total += open_weight(s, i)
@@ -283,8 +282,9 @@ cdef int by_random(search_t *s) noexcept nogil:
 
 # ---- consistent: maglev and ketama -----------------------------------------------------------------
 #
-# A key has an order of candidates that depends on the table alone: the entries from the key's own
-# onwards, then, where so few are eligible that these do not find them, all backends by rendezvous.
+# A key has an order of candidates that depends on the table alone: the entry it hashes to and those
+# it comes to from there, then, where so few are eligible that these do not find them, all backends
+# by rendezvous.
 # Each pick takes the first candidate of that order that is eligible, so a backend that fails or
 # fills moves its own keys and nobody else's, and they come back when it does.
 
@@ -305,7 +305,7 @@ cdef void prepare_bound(search_t *s) noexcept nogil:
     cdef uint32_t i
     if weight == 0:     # not known for backups
         for i in range(s.count):
-            if ramped(live_of(s, i)) and live_of(s, i).state == STATE_UP:
+            if in_service(s, live_of(s, i)):
                 weight += live_of(s, i).weight
     s.mean_over = (<uint64_t> load32(&s.live.inflight) + 1) * s.pool.load_bound
     s.mean_under = (weight if weight else 1) * 1000
@@ -347,21 +347,25 @@ cdef int along_table(search_t *s, bint strict) noexcept nogil:
     cdef const uint16_t *entries = <const uint16_t *> s.table
     cdef const ring_point_t *ring = <const ring_point_t *> s.table
     cdef uint32_t length = s.table_length
-    cdef uint32_t at, step, i
+    cdef uint32_t at, _step, i
+    cdef uint32_t stride = 1
     cdef uint32_t last = s.count
     cdef bint maglev = s.pool.algorithm == MAGLEV
     cdef int found
     if length == 0:
         return PICK_NONE
     if maglev:
+        # Neighbours in the table are not independent: with few backends, who comes after a given
+        # one is mostly the same. So each key goes on in steps of its own; the length is prime.
         at = <uint32_t> ((<uint64_t> s.cursor.hash * length) >> 32)
+        stride += <uint32_t> ((<uint64_t> s.cursor.second * (length - 1)) >> 32)
     else:
         at = first_point(ring, length, s.cursor.hash)
-    for step in range(length if length < WALK_LIMIT else WALK_LIMIT):
+    for _step in range(length if length < WALK_LIMIT else WALK_LIMIT):
         if at >= length:
-            at = 0
+            at -= length
         i = entries[at] if maglev else ring[at].backend
-        at += 1
+        at += stride
         if i == last:
             continue
         last = i
@@ -466,7 +470,8 @@ cdef void picker_free(picker_t *picker) noexcept nogil:
     memset(picker, 0, sizeof(picker_t))
 
 
-cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key, size_t length) noexcept nogil:
+cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key,
+                       size_t length) noexcept nogil:
     cdef uint64_t hash
     memset(cursor, 0, sizeof(cursor_t))
     if pool.algorithm == MAGLEV:
@@ -478,7 +483,8 @@ cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key, si
         cursor.second = <uint32_t> mix(cursor.hash)
 
 
-cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool, cursor_t *cursor) noexcept nogil:
+cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
+              cursor_t *cursor) noexcept nogil:
     cdef search_t s
     cdef uint32_t flags
     cdef int found

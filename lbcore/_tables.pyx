@@ -67,10 +67,10 @@ cdef uint32_t[256] CRC
 
 
 cdef void crc_prepare() noexcept nogil:
-    cdef uint32_t byte, bit, value
+    cdef uint32_t byte, _bit, value
     for byte in range(256):
         value = byte
-        for bit in range(8):
+        for _bit in range(8):
             value = (value >> 1) ^ (0xEDB88320U if value & 1 else 0)
         CRC[byte] = value
 
@@ -132,9 +132,9 @@ cdef inline bint earlier(const turn_t *a, const turn_t *b) noexcept nogil:
 cdef void maglev_fill(uint16_t *table, uint32_t size, turn_t *heap, size_t count) noexcept nogil:
     """Backends take turns in proportion to their weights; at each turn one takes the first entry
     of its own permutation of the table that is still free."""
-    cdef uint32_t filled, position
+    cdef uint32_t _filled, position
     cdef turn_t *turn = heap
-    for filled in range(size):
+    for _filled in range(size):
         position = turn.position
         while table[position] != EMPTY:
             position += turn.skip
