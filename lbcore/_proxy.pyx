@@ -5,6 +5,7 @@
 # nearly always arrives whole, so there is no state to keep. The pass stops at the first byte that
 # no header could have there, so a client that speaks something else is not waited for.
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -284,6 +285,8 @@ cdef int parse_v2(const uint8_t *data, size_t length, endpoint_t *source,
     while at < total:                   # TLVs: type, two bytes of length, value
         if at + 3 > total:
             return PROXY_MALFORMED
+        if at + 2 <= length and at + 3 + (<size_t> data[at + 1] << 8) > total:
+            return PROXY_MALFORMED
         if at + 3 > length:
             return PROXY_MORE
         at += 3 + (<size_t> data[at + 1] << 8 | data[at + 2])
@@ -372,7 +375,7 @@ cdef uint32_t write_ipv6(const uint8_t *address, bint dotted, uint8_t *out) noex
         if run > gap_length:
             gap_length = run
             gap = i + 1 - run
-    # nginx's rule, its treatment of ::/112 included: ::102 and ::1 stay, but ::1:2 is no option.
+    # nginx's rule, oddities of ::/112 included: ::102 is written ::0.0.1.2, but ::101 stays.
     if dotted and gap == 0 and (
             gap_length == 6 or (gap_length == 5 and group[5] == 0xFFFF)
             or (gap_length == 7 and address[14] != 0 and address[15] != 1)):
@@ -547,11 +550,14 @@ cdef value_of(const endpoint_t *endpoint):
     return (<const char *> endpoint.address)[:4 if endpoint.family == 4 else 16], endpoint.port
 
 
-def parse(data: bytes, source=None, destination=None) -> tuple:
+def parse(data, source=None, destination=None) -> tuple:
     """(result, source, destination): the header's length, MORE or MALFORMED, and the endpoints,
-    which stay as given unless the header names others."""
+    which stay as given unless the header names others. ``data``: any buffer of bytes."""
     cdef endpoint_t from_ = endpoint_of(source), to = endpoint_of(destination)
-    cdef int got = proxy_parse(<const uint8_t *> <const char *> data, len(data), &from_, &to)
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    cdef int got = proxy_parse(<const uint8_t *> view.buf, view.len, &from_, &to)
+    PyBuffer_Release(&view)
     return got, value_of(&from_), value_of(&to)
 
 

@@ -1,5 +1,5 @@
 # Timers in constant time: a hierarchical timing wheel (Varghese and Lauck, SOSP 1987) of nodes that
-# live inside what they time. Four levels of 64 slots, ticks of 16 ms, a horizon of 73 hours.
+# live inside what they time. Four levels of 64 slots, ticks of 16 ms, a horizon of 397 days.
 #
 # Firing is a hint to look, not a verdict: the owner compares its own deadline with the clock and
 # re-arms when it has moved. So a deadline that moves with every byte costs nothing until it fires.
@@ -23,7 +23,8 @@ ctypedef struct timer_node_t:   # 24 bytes; read `armed`, leave the rest alone
     uint8_t pad[2]
 
 ctypedef struct wheel_t:        # not movable while nodes are armed
-    uint64_t tick               # everything due up to here has left the wheel
+    uint64_t tick               # everything due up to here has left the slots
+    uint64_t now                # the latest wheel_advance was asked for, in ticks; >= tick
     uint64_t bitmap[4]          # a bit per slot that is not empty
     timer_node_t *expired       # to be popped in this round
     timer_node_t *late          # was past when it was set: to be popped in the next round
@@ -35,8 +36,9 @@ ctypedef struct wheel_t:        # not movable while nodes are armed
 cdef void wheel_init(wheel_t *wheel, uint64_t now_ms) noexcept nogil
 
 # Arms or re-arms. Fires at the first wheel_advance at or after `due_ms`, rounded up to a tick; never
-# before, except that a time beyond the horizon is cut to it. A time already past fires in the next
-# round of wheel_advance calls, not in the one that is on: a handler cannot spin by re-arming.
+# before, except that a time beyond the horizon is cut to it. A time that the latest wheel_advance had
+# already reached fires in the next round of calls, not in the one that is on: a handler that re-arms
+# in the past cannot hold the loop.
 cdef void timer_set(wheel_t *wheel, timer_node_t *node, uint64_t due_ms) noexcept nogil
 
 # Disarms; harmless on an unarmed node. Any node, popped or still to be popped, may be freed after it.

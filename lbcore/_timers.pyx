@@ -9,9 +9,11 @@
 #     far the clock has jumped;
 #   - moving the current tick forward, up to the next non-empty slot, leaves every node in its place;
 #   - reaching a slot of level 0 means that all its nodes are due; reaching one of a higher level
-#     means that its nodes must be put again, lower. A node is put at most four times in its life.
+#     means that its nodes must be put again, lower. Within the top level's reach (73 hours) a node
+#     is put at most four times in its life.
 #
-# The top level alone wraps around. It reaches 63 slots ahead, so its current slot stays empty too.
+# The top level alone wraps around. It reaches 63 slots ahead, so its current slot stays empty too;
+# what is due later waits in the last of them and is put again from there.
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
@@ -25,6 +27,7 @@ cdef enum:
     DIGIT_MASK = 63
     TOP_SHIFT = 18              # where the top level's digit starts
     MOST_AHEAD = 63             # top level slots
+    FAR = 0x7FFFFFFF            # ticks: what the 32 bits of a node can say
 
 cdef uint64_t NEVER = ~<uint64_t> 0
 
@@ -58,11 +61,15 @@ cdef inline void unlink_node(wheel_t *wheel, timer_node_t *node) noexcept nogil:
 
 
 cdef inline void put(wheel_t *wheel, timer_node_t *node, uint64_t due) noexcept nogil:
-    """Puts an unlinked node that is due after the current tick, and within the horizon."""
+    """Puts an unlinked node that is due after the current tick."""
     cdef uint64_t differing = due ^ wheel.tick
+    cdef uint64_t last
     cdef uint32_t level = 0, slot
     if differing >= 1 << TOP_SHIFT:
         level = WHEEL_LEVELS - 1
+        last = ((wheel.tick >> TOP_SHIFT) + MOST_AHEAD) << TOP_SHIFT
+        if due > last:
+            due = last
     elif differing >= 1 << (2 * DIGIT_BITS):
         level = 2
     elif differing >= 1 << DIGIT_BITS:
@@ -127,26 +134,26 @@ cdef uint32_t cascade(wheel_t *wheel, uint32_t budget) noexcept nogil:
 cdef void wheel_init(wheel_t *wheel, uint64_t now_ms) noexcept nogil:
     memset(wheel, 0, sizeof(wheel_t))
     wheel.tick = now_ms // TICK_MS
+    wheel.now = wheel.tick
 
 
 cdef void timer_set(wheel_t *wheel, timer_node_t *node, uint64_t due_ms) noexcept nogil:
     cdef uint64_t due = due_ms // TICK_MS + (due_ms % TICK_MS != 0)
-    cdef uint64_t last
-    if due > wheel.tick:
-        last = (((wheel.tick >> TOP_SHIFT) + MOST_AHEAD + 1) << TOP_SHIFT) - 1
-        if due > last:
-            due = last
-        if node.armed and node.due == <uint32_t> due:
-            return
+    cdef bint late = due <= wheel.now
+    if late:
+        due = wheel.tick
+    elif due - wheel.tick > FAR:
+        due = wheel.tick + FAR
     if node.armed:
+        if node.due == <uint32_t> due and not late:
+            return
         unlink_node(wheel, node)
     node.armed = 1
-    if due > wheel.tick:
-        node.due = <uint32_t> due
-        put(wheel, node, due)
-    else:
-        node.due = <uint32_t> wheel.tick
+    node.due = <uint32_t> due
+    if late:
         push(&wheel.late, node)
+    else:
+        put(wheel, node, due)
 
 
 cdef void timer_clear(wheel_t *wheel, timer_node_t *node) noexcept nogil:
@@ -161,6 +168,8 @@ cdef timer_node_t *wheel_advance(wheel_t *wheel, uint64_t now_ms) noexcept nogil
     cdef uint32_t budget = WHEEL_CASCADE_MAX
     cdef uint32_t level = 0
     cdef timer_node_t *node
+    if now > wheel.now:
+        wheel.now = now
     if not wheel.walking:
         wheel.walking = 1
         take_list(&wheel.expired, &wheel.late)
@@ -175,9 +184,8 @@ cdef timer_node_t *wheel_advance(wheel_t *wheel, uint64_t now_ms) noexcept nogil
             budget = cascade(wheel, budget)
             continue
         stop = next_stop(wheel, &level)
-        if stop > now:
-            if now > wheel.tick:
-                wheel.tick = now
+        if stop > wheel.now:
+            wheel.tick = wheel.now
             break
         wheel.tick = stop
         if level:
@@ -207,6 +215,7 @@ cdef int wheel_timeout(const wheel_t *wheel, uint64_t now_ms, int most_ms) noexc
 
 # ---- for tests -------------------------------------------------------------------------------
 
+TICK = TICK_MS
 CASCADE_MAX = WHEEL_CASCADE_MAX
 NODE_SIZE = sizeof(timer_node_t)
 
@@ -260,7 +269,7 @@ cdef class Wheel:
     def timeout(self, now_ms: int, most_ms: int) -> int:
         return wheel_timeout(&self.wheel, now_ms, most_ms)
 
-    def linked(self) -> set:
+    def linked(self) -> frozenset:
         """The indexes of all nodes found on any list, each list checked on the way.
 
         Raises AssertionError where a link, a bitmap bit or an armed flag contradicts another.
@@ -275,7 +284,7 @@ cdef class Wheel:
             self.walk(&self.wheel.slots[slot], found)
         self.walk(&self.wheel.expired, found)
         self.walk(&self.wheel.late, found)
-        return found
+        return frozenset(found)
 
     cdef walk(self, timer_node_t **head, set found):
         cdef timer_node_t **link = head
