@@ -1,0 +1,1 @@
+"""Applications that lbcore runs as backends."""

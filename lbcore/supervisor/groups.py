@@ -1,0 +1,199 @@
+"""The listening sockets of all slots: who owns which, and which worker serves it.
+
+For every TCP bind address there is one SO_REUSEPORT socket per slot; together they are the
+address's group. The kernel keeps the members of a group in an array in the order in which they
+began to listen, and moves the last one into the hole when one is closed. A Group repeats that
+array, so that connections can be steered away from a socket before it is closed. A unix bind has
+a single socket that all slots share.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lbcore.config.plan import Address, ListenerPlan, Plan
+from lbcore.supervisor import reuseport
+from lbcore.supervisor.sockets import apply_options, open_tcp, open_unix, probe_tcp
+
+SHARED = -1      # the slot of a socket that all slots serve
+
+
+@dataclass(eq=False)
+class ListenSocket:
+    """One listening socket of the supervisor."""
+
+    id: int
+    bind: str                    # the bind address as text: what identifies a group
+    slot: int                    # SHARED for unix sockets
+    sock: socket.socket
+    server: int                  # the slot whose worker serves it; other than ``slot`` only
+                                 # while the number of workers shrinks
+
+
+@dataclass
+class Group:
+    """All sockets of one bind address."""
+
+    bind: Address
+    members: list[ListenSocket] = field(default_factory=list)   # in the kernel's order
+    ordered: bool = True         # False: the kernel's order is not known (after a takeover)
+
+    @property
+    def tcp(self) -> bool:
+        """Whether this is a group of TCP sockets."""
+        return not self.bind.path
+
+    def of_slot(self, slot: int) -> ListenSocket | None:
+        """The socket that belongs to a slot."""
+        return next((m for m in self.members if m.slot in (slot, SHARED)), None)
+
+    def drop(self, member: ListenSocket) -> None:
+        """Closes our descriptor of a member and forgets it."""
+        place = self.members.index(member)
+        last = self.members.pop()
+        if last is not member:
+            self.members[place] = last
+        member.sock.close()
+
+
+class SocketTable:
+    """Every listening socket the supervisor holds, by bind address and slot."""
+
+    def __init__(self, first_id: int = 1) -> None:
+        self.groups: dict[str, Group] = {}
+        self._ids = itertools.count(first_id)
+
+    def open_missing(self, plan: Plan, slots: Iterable[int], ours: set[int]) -> list[ListenSocket]:
+        """Makes the sockets that ``plan`` needs for these slots and that do not exist yet.
+
+        Returns what it made. Raises BindError, in which case nothing was made. ``ours`` are the
+        pids of this instance, whose own sockets do not count as somebody in the way.
+        """
+        made: list[ListenSocket] = []
+        try:
+            for listener in plan.listeners:
+                for bind in listener.binds:
+                    self._open_group(bind, listener, slots, ours, made)
+        except BaseException:
+            self.close(made)
+            raise
+        return made
+
+    def _open_group(
+        self, bind: Address, listener: ListenerPlan, slots: Iterable[int], ours: set[int],
+        made: list[ListenSocket],
+    ) -> None:
+        key = str(bind)
+        group = self.groups.get(key)
+        if group is None:
+            if not bind.path:
+                probe_tcp(bind, listener, ours)
+            group = Group(bind)
+        for slot in sorted(slots) if group.tcp else [SHARED]:
+            if group.of_slot(slot) is not None:
+                continue
+            sock = open_tcp(bind, listener) if group.tcp else open_unix(bind, listener)
+            member = ListenSocket(next(self._ids), key, slot, sock, slot)
+            group.members.append(member)
+            self.groups[key] = group
+            made.append(member)
+
+    @staticmethod
+    def slot_in(label: str) -> int:
+        """The slot that a label names."""
+        return int(json.loads(label)["slot"])
+
+    def adopt(self, label: str, sock: socket.socket) -> ListenSocket | None:
+        """Takes over a listening socket of a supervisor that is gone.
+
+        Returns None, and closes the descriptor, if its place is taken: several workers hold the
+        same socket. Members must be adopted in the order of their slots.
+        """
+        said = json.loads(label)
+        slot, bind = int(said["slot"]), address_of(said)
+        group = self.groups.setdefault(str(bind), Group(bind))
+        if group.of_slot(slot) is not None:
+            sock.close()
+            return None
+        if slot not in (SHARED, len(group.members)) or not said.get("ordered", False):
+            group.ordered = False
+        member = ListenSocket(next(self._ids), str(bind), slot, sock, slot)
+        group.members.append(member)
+        return member
+
+    def restore(self, member: ListenSocket, bind: Address, ordered: bool) -> None:
+        """Puts a socket that came over an exec back into its place."""
+        group = self.groups.setdefault(str(bind), Group(bind, ordered=ordered))
+        group.members.append(member)
+
+    def label(self, member: ListenSocket) -> str:
+        """What whoever adopts the socket has to know, as JSON."""
+        group = self.groups[member.bind]
+        bind = group.bind
+        return json.dumps({"host": bind.host, "port": bind.port, "path": bind.path,
+                           "slot": member.slot, "ordered": group.ordered})
+
+    def served_by(self, slot: int) -> list[ListenSocket]:
+        """The sockets that the worker of a slot accepts from."""
+        return [m for m in self if m.server in (slot, SHARED)]
+
+    def retired_by(self, plan: Plan) -> list[ListenSocket]:
+        """The sockets whose bind address is not in ``plan``."""
+        kept = {str(bind) for listener in plan.listeners for bind in listener.binds}
+        return [m for m in self if m.bind not in kept]
+
+    def close(self, members: Sequence[ListenSocket], unlink: bool = True) -> None:
+        """Closes our descriptors; the paths of unix sockets are removed."""
+        for member in members:
+            group = self.groups[member.bind]
+            group.drop(member)
+            if not group.members:
+                del self.groups[member.bind]
+            path = group.bind.path
+            if unlink and path and not path.startswith("@"):
+                with suppress(OSError):
+                    Path(path).unlink()
+
+    def close_all(self) -> None:
+        """Closes everything, at the end."""
+        self.close(list(self))
+
+    def steer_away_from(self, slots: Iterable[int]) -> None:
+        """No new connection comes to the sockets of these slots any more. Raises OSError."""
+        leaving = set(slots)
+        for group in self.groups.values():
+            staying = [n for n, m in enumerate(group.members) if m.slot not in leaving]
+            if group.tcp and group.ordered and staying:
+                reuseport.steer(group.members[0].sock, staying)
+
+    def unsteer(self) -> None:
+        """The kernel chooses among all sockets again."""
+        for group in self.groups.values():
+            if group.tcp and group.members:
+                reuseport.unsteer(group.members[0].sock)
+
+    def update_options(self, plan: Plan) -> None:
+        """Applies backlog and inherited options of ``plan`` to the sockets that exist."""
+        for listener in plan.listeners:
+            for bind in listener.binds:
+                group = self.groups[str(bind)]
+                for member in group.members:
+                    apply_options(member.sock, listener)
+                if group.bind.path and not group.bind.path.startswith("@"):
+                    with suppress(OSError):
+                        Path(group.bind.path).chmod(listener.unix_mode)
+
+    def __iter__(self):    # type: ignore[no-untyped-def]
+        for group in self.groups.values():
+            yield from group.members
+
+
+def address_of(said: dict[str, object]) -> Address:
+    """The address in a label or in the saved state."""
+    return Address(str(said["host"]), int(str(said["port"])), str(said["path"]))

@@ -1,0 +1,126 @@
+"""What lbcore says of itself: one line per event, as text or as JSON.
+
+An event has a name (``worker.started``), a level, an optional sentence for people and fields.
+A line is never worth waiting for: when standard error is a pipe that nobody reads, or the disk
+is full, the line is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from lbcore.config.plan import LogPlan
+
+LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
+# A pipe that poll() calls writable takes this much without blocking (PIPE_BUF of pipe(7)).
+MAX_LINE = 4096
+
+
+class Log:
+    """Writes events to standard error or to a file that can be reopened after rotation."""
+
+    def __init__(self, plan: LogPlan | None = None) -> None:
+        self.dropped = 0
+        self._fd = -1
+        self._plan = plan or LogPlan()
+        self._open()
+
+    def configure(self, plan: LogPlan) -> None:
+        """Takes over level, format and path of a new plan.
+
+        Raises OSError, and changes nothing, when the file of the new plan cannot be opened.
+        """
+        if plan.path != self._plan.path:
+            fd = _open_file(plan.path)
+            self._close()
+            self._fd = fd
+        self._plan = plan
+
+    def reopen(self) -> None:
+        """Opens the file again under its name; keeps the old one if that fails."""
+        try:
+            fd = _open_file(self._plan.path)
+        except OSError as error:
+            self.error("log.reopen_failed", path=self._plan.path, error=error.strerror)
+            return
+        self._close()
+        self._fd = fd
+        self.info("log.reopened", path=self._plan.path)
+
+    def event(
+        self, level: str, event: str, message: str = "", fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """Writes one event if its level is at or above the configured one."""
+        if LEVELS.get(level, 1) < LEVELS[self._plan.level]:
+            return
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        fields = fields or {}
+        if self._plan.format == "json":
+            record = {"time": now, "level": level, "event": event}
+            if message:
+                record["message"] = message
+            line = json.dumps(record | dict(fields), default=str)
+        else:
+            parts = [f"{now} {level:<7} {event}"]
+            if message:
+                parts.append(message)
+            parts += [f"{name}={_text(value)}" for name, value in fields.items()]
+            line = " ".join(parts)
+        self._write(line.encode("utf-8", "replace") + b"\n")
+
+    def debug(self, event: str, /, message: str = "", **fields: Any) -> None:
+        """An event that only somebody looking for a fault wants to see."""
+        self.event("debug", event, message, fields)
+
+    def info(self, event: str, /, message: str = "", **fields: Any) -> None:
+        """An event of ordinary operation."""
+        self.event("info", event, message, fields)
+
+    def warning(self, event: str, /, message: str = "", **fields: Any) -> None:
+        """Something an operator should know; lbcore copes."""
+        self.event("warning", event, message, fields)
+
+    def error(self, event: str, /, message: str = "", **fields: Any) -> None:
+        """Something an operator has to act upon."""
+        self.event("error", event, message, fields)
+
+    def _open(self) -> None:
+        self._fd = _open_file(self._plan.path)
+
+    def _close(self) -> None:
+        if self._fd > 2:
+            os.close(self._fd)
+        self._fd = -1
+
+    def _write(self, line: bytes) -> None:
+        if len(line) > MAX_LINE:
+            line = line[: MAX_LINE - 4] + b"...\n"
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        try:
+            if not poll.poll(0):
+                raise BlockingIOError
+            os.write(self._fd, line)
+        except OSError:
+            self.dropped += 1
+
+
+def _open_file(path: str) -> int:
+    if path == "-":
+        return sys.__stderr__.fileno() if sys.__stderr__ else 2
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    return os.open(path, flags, 0o644)
+
+
+def _text(value: object) -> str:
+    """A field's value as it stands in a text line: quoted when it has spaces."""
+    text = str(value)
+    if not text or any(c.isspace() or c in '"=' for c in text):
+        return json.dumps(text, ensure_ascii=False)
+    return text

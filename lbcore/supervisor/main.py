@@ -1,0 +1,69 @@
+"""``run``: from a configuration file to an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from lbcore.config import ConfigError
+from lbcore.config.plan import Plan
+from lbcore.supervisor import upgrade
+from lbcore.supervisor.instance import InstanceError
+from lbcore.supervisor.log import Log
+from lbcore.supervisor.settings import read
+from lbcore.supervisor.supervisor import StartError, Supervisor
+
+
+def run(config_path: Path, resume: int = -1) -> int:
+    """Runs lbcore until it is told to end.
+
+    Returns 0 after an orderly end, 2 when the configuration cannot be used (every problem is
+    printed), 1 when something else is in the way. ``resume`` is the descriptor of the state that
+    an earlier version left behind for an upgrade.
+    """
+    config_path = Path(os.path.abspath(config_path))    # noqa: PTH100  (keep the user's links)
+    try:
+        found = read(config_path)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    try:
+        log = Log(found.plan.log)
+    except OSError as error:
+        print(f"lbcore: cannot open log {found.plan.log.path}: {error.strerror}", file=sys.stderr)
+        return 2
+    for warning in found.warnings:
+        log.warning("config.doubtful", message=str(warning))
+    return asyncio.run(_live(config_path, found.plan, log, resume))
+
+
+async def _live(config: Path, plan: Plan, log: Log, resume: int) -> int:
+    try:
+        if resume >= 0:
+            supervisor = await upgrade.restore(config, plan, log, resume)
+        else:
+            supervisor = Supervisor.create(config, plan, log)
+    except (InstanceError, OSError) as error:
+        log.error("start.failed", message=str(error))
+        return 1
+    loop = asyncio.get_running_loop()
+    actions: dict[signal.Signals, Any] = supervisor.handle_signals()
+    for number, action in actions.items():
+        loop.add_signal_handler(number, action)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, actions)
+    try:
+        if resume < 0:
+            await supervisor.start(plan)
+        await supervisor.run()
+    except StartError as error:
+        log.error("start.failed", message=str(error))
+        return error.exit_code
+    finally:
+        await supervisor.close()
+    log.info("stopped")
+    return 0

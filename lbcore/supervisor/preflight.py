@@ -1,0 +1,67 @@
+"""``python -m lbcore.supervisor.preflight CONFIG``: does this version start?
+
+Reads the configuration, imports everything, and takes one worker with a scoreboard of its own
+through a plan without listeners. Touches nothing that a running instance uses. Exit code 0, or 1
+with the reason as the last line of its output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from lbcore._scoreboard import Scoreboard
+from lbcore.config import ConfigError
+from lbcore.config.plan import Plan
+from lbcore.supervisor import image, main
+from lbcore.supervisor.fleet import Fleet, LaunchError
+from lbcore.supervisor.groups import SocketTable
+from lbcore.supervisor.instance import Instance
+from lbcore.supervisor.log import Log
+from lbcore.supervisor.rows import Key
+from lbcore.supervisor.settings import read, settings_of, with_demos
+
+
+async def try_worker(plan: Plan, directory: Path) -> None:
+    """Takes one worker to its first plan and ends it. Raises LaunchError, ResolveError or others."""
+    plan = image.without_listeners(with_demos(plan, directory))
+    instance = Instance(directory / "lock", -1, directory,
+                        os.open(directory, os.O_PATH | os.O_DIRECTORY))
+    fleet = Fleet(Scoreboard.create(), 0, os.eventfd(0), SocketTable(), instance, Log(),
+                  lambda: (0, 0, 0))
+    fleet.settings = settings_of(plan)
+    rows = image.Rows({}, _numbered(image.pool_keys(plan)), _numbered(image.backend_keys(plan)))
+    members = image.members(plan, rows, await image.resolve(plan, {}))
+    fleet.set_plan(1, image.build(1, plan, rows, members, {}), plan)
+    try:
+        await fleet.launch(0)
+    finally:
+        await fleet.stop_all()
+
+
+def _numbered(keys: list[Key]) -> dict[Key, int]:
+    return {key: row for row, key in enumerate(keys)}
+
+
+def check(config: Path) -> str:
+    """Why this version does not start with a configuration; "" when it does."""
+    try:
+        plan = read(config).plan
+        with tempfile.TemporaryDirectory(prefix="lbcore-") as directory:
+            asyncio.run(try_worker(plan, Path(directory)))
+    except ConfigError as error:
+        return "; ".join(str(problem) for problem in error.problems)
+    except (LaunchError, image.ResolveError, LookupError, ValueError, OSError) as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    assert main.run     # noqa: S101  (imported for the imports' sake)
+    problem = check(Path(sys.argv[1]))
+    if problem:
+        print(problem, file=sys.stderr)
+    sys.exit(1 if problem else 0)

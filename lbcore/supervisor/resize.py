@@ -1,0 +1,95 @@
+"""More workers, fewer workers: without losing a connection that is queued anywhere.
+
+Closing a listening socket resets what is queued in it. So a slot that goes away is first taken
+out of the kernel's choice, then a surviving worker accepts what is still there, and only then its
+sockets are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from lbcore.config.plan import Plan
+from lbcore.supervisor.fleet import WORKER_FAILURES, Fleet, LaunchError
+
+# A handshake that began before the steering ends up in the old socket's queue. One second covers
+# a round trip and one repeated SYN-ACK.
+HANDSHAKE_GRACE = 1.0
+
+
+async def grow(fleet: Fleet, plan: Plan, count: int) -> None:
+    """Adds slots up to ``count``. Raises LaunchError or BindError; then nothing has changed."""
+    fresh = range(len(fleet.slots), count)
+    # Processes first, sockets second: a socket takes connections as soon as it listens.
+    results = await asyncio.gather(*(fleet.prepare(index) for index in fresh),
+                                   return_exceptions=True)
+    workers = [r for r in results if not isinstance(r, BaseException)]
+    try:
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        fleet.table.open_missing(plan, range(count), fleet.pids())
+    except BaseException:
+        for worker in workers:
+            worker.kill("no longer wanted")
+        raise
+    for member in fleet.sockets_of(fresh):
+        member.server = member.slot
+    for worker in workers:
+        try:
+            fleet.occupy(worker.slot, await fleet.enlist(worker))
+        except LaunchError as error:     # its sockets exist now: the slot's keeper tries again
+            fleet.log.error("worker.start_failed", slot=worker.slot, error=str(error))
+            fleet.occupy(worker.slot, None)
+    await fleet.distribute()     # sockets that a neighbour served for an earlier, smaller fleet
+    fleet.table.unsteer()
+
+
+async def shrink(fleet: Fleet, count: int) -> None:
+    """Gives up the slots from ``count`` on; their workers drain."""
+    leaving = sorted(index for index in fleet.slots if index >= count)
+    fleet.table.steer_away_from(leaving)
+    hand_over(fleet, count)
+    await fleet.distribute()
+    for index in leaving:
+        worker = fleet.vacate(index)
+        if worker is None:
+            continue
+        try:
+            # Answered when its descriptors are closed: while it holds one, the socket stays in
+            # the kernel's group, and nobody would serve it.
+            await worker.release(
+                [s for s in fleet.sockets_of([index]) if s.id in worker.given],
+                fleet.settings.hang_timeout_ms / 1000,
+            )
+        except WORKER_FAILURES as error:
+            worker.kill(f"did not release its sockets: {error}")
+        fleet.dismiss(worker)
+    await close_surplus(fleet, count)
+
+
+def hand_over(fleet: Fleet, count: int) -> None:
+    """Assigns the sockets of slots from ``count`` on to the workers below; tells nobody yet."""
+    for member in fleet.table:
+        if member.slot >= count:
+            member.server = member.slot % count
+
+
+async def close_surplus(fleet: Fleet, count: int) -> None:
+    """Closes the sockets of slots from ``count`` on, once nothing can arrive in them.
+
+    Where the kernel's order of a group is not known, connections cannot be steered away: such
+    sockets stay, served by the workers they were handed to.
+    """
+    closing = [m for m in fleet.table
+               if m.slot >= count and fleet.table.groups[m.bind].ordered]
+    if not closing:
+        return
+    fleet.table.steer_away_from({m.slot for m in closing})
+    await asyncio.sleep(HANDSHAKE_GRACE)
+    nobody = -2
+    for member in closing:
+        member.server = nobody
+    await fleet.distribute()     # the workers accept what is queued and close
+    fleet.table.close(sorted(closing, key=lambda m: -m.slot))
+    fleet.table.unsteer()

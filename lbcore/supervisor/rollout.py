@@ -1,0 +1,190 @@
+"""Making a plan the one in force: in the scoreboard, on the sockets, in health and in workers.
+
+Everything that can fail comes first and changes nothing: names, rows, sockets, image. What comes
+after cannot fail as a whole; a worker that does not take the plan is replaced by one that does.
+docs/internals/life-of-a-reload.md tells the story.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from lbcore._scoreboard import CAPACITY, Scoreboard
+from lbcore.config.plan import Plan, PoolPlan
+from lbcore.health import HealthMonitor, PoolRows
+from lbcore.supervisor import image
+from lbcore.supervisor.demo import DemoBackends
+from lbcore.supervisor.fleet import Fleet
+from lbcore.supervisor.groups import SocketTable
+from lbcore.supervisor.log import Log
+from lbcore.supervisor.rows import RowTable
+
+# Beyond the time for which a connection of the old plan may still look for a backend. Also longer
+# than the health monitor takes to mark rows of backends that are gone.
+ROW_HOLD = 15.0
+LEAK_SIGHTINGS = 3           # the same difference, seconds apart, is no connection in between
+
+
+class Rollout:
+    """The plan in force and everything that follows from it."""
+
+    def __init__(
+        self, board: Scoreboard, monitor: HealthMonitor, table: SocketTable, fleet: Fleet,
+        demos: DemoBackends, log: Log,
+    ) -> None:
+        self.board = board
+        self.monitor = monitor
+        self.table = table
+        self.fleet = fleet
+        self.demos = demos
+        self.log = log
+        self.listeners = RowTable("listener", CAPACITY["listeners"])
+        self.pools = RowTable("pool", CAPACITY["pools"])
+        self.backends = RowTable("backend", CAPACITY["backends"])
+        self.weights: dict[tuple[str, str], int] = {}    # an operator's, by pool and backend
+        self.version = 0
+        self.plan: Plan | None = None
+        self.members: list[PoolRows] = []
+        self.resolved: dict[str, str] = {}
+        self.applied_at = datetime.now(UTC)
+        self._leaks: Counter[tuple[str, int, int]] = Counter()
+
+    def rows_in_use(self) -> tuple[int, int, int]:
+        """Rows of backends, pools and listeners that were ever used."""
+        return self.backends.high, self.pools.high, self.listeners.high
+
+    async def apply(self, plan: Plan, slots: range, *, tell: bool = True) -> list[str]:
+        """Puts a plan into force, for workers in these slots.
+
+        Returns what went wrong in single workers. With ``tell`` false, workers keep the plan
+        they have: the caller replaces them. Raises ResolveError, BindError, ValueError or
+        OSError, and then nothing has changed.
+        """
+        resolved = await image.resolve(plan, {} if tell else self.resolved)
+        rows = image.Rows(
+            self.listeners.assign(image.listener_keys(plan)),
+            self.pools.assign(image.pool_keys(plan)),
+            self.backends.assign(image.backend_keys(plan)),
+        )
+        made = self.table.open_missing(plan, slots, self.fleet.pids())
+        try:
+            members = image.members(plan, rows, resolved)
+            fd = image.build(self.version + 1, plan, rows, members, self._weights_in(plan))
+            self.demos.apply(plan)
+        except BaseException:
+            self.table.close(made)
+            raise
+
+        self.version += 1
+        self._commit(rows)
+        self.plan, self.members, self.resolved = plan, members, resolved
+        self.applied_at = datetime.now(UTC)
+        self.weights = self._weights_in(plan)
+        try:
+            self.table.update_options(plan)
+        except OSError as error:     # the kernel refuses an option: the sockets serve all the same
+            self.log.warning("listener.option_refused", error=str(error))
+        self.monitor.apply(members)  # before the plan: a worker finds every row filled in
+        self.fleet.set_plan(self.version, fd, plan)
+        return await self.tell_workers() if tell else []
+
+    async def tell_workers(self) -> list[str]:
+        """Brings every worker to the plan in force and lets go of what no plan needs any more."""
+        failures = await self.fleet.distribute()
+        await self.let_go()
+        return failures
+
+    async def let_go(self) -> None:
+        """Closes sockets and ends demonstration backends that are not in the plan any more."""
+        if self.plan is not None:
+            self.table.close(self.table.retired_by(self.plan))
+            await self.demos.forget_others(self.plan)
+
+    # -- an operator's wishes
+
+    def find(self, pool: str, backend: str) -> tuple[PoolPlan, int]:
+        """The pool's plan and the row of a backend. Raises LookupError naming what there is."""
+        by_name = {rows.plan.name: rows for rows in self.members}
+        if pool not in by_name:
+            raise LookupError(f"there is no pool {pool!r}; there are: {', '.join(by_name)}")
+        members = {m.plan.name: m.row for m in by_name[pool].members}
+        if backend not in members:
+            raise LookupError(
+                f"pool {pool!r} has no backend {backend!r}; it has: {', '.join(members)}")
+        return by_name[pool].plan, members[backend]
+
+    def set_drain(self, pool: str, backend: str, on: bool) -> None:
+        """Takes a backend out of service or puts it back. Raises LookupError."""
+        self.monitor.set_drain(self.find(pool, backend)[1], on)
+
+    async def set_weight(self, pool: str, backend: str, weight: int | None) -> list[str]:
+        """Replaces a configured weight until it is set back with None.
+
+        Raises LookupError for an unknown backend, ValueError for a bad weight. Tables of
+        consistent pools are built again.
+        """
+        found, row = self.find(pool, backend)
+        self.monitor.set_weight(row, weight)
+        if weight is None:
+            self.weights.pop((pool, backend), None)
+        else:
+            self.weights[pool, backend] = weight
+        if found.balance != "consistent" or self.plan is None:
+            return []
+        rows = image.Rows(self.listeners.live, self.pools.live, self.backends.live)
+        fd = image.build(self.version + 1, self.plan, rows, self.members, self.weights)
+        self.version += 1
+        self.fleet.set_plan(self.version, fd, self.plan)
+        return await self.fleet.distribute()
+
+    # -- once a second
+
+    def keep_house(self) -> None:
+        """Frees rows that nobody uses any more and mends counts that a killed worker left."""
+        now, board = time.monotonic(), self.board
+        self.backends.release(now, lambda row: board.inflight(row) == 0, board.reset_backend)
+        self.pools.release(now, self._pool_idle, board.reset_pool)
+        self.listeners.release(now, self._listener_idle, board.reset_listener)
+        found = board.reconcile(*self.rows_in_use())
+        self._leaks = Counter({leak: self._leaks[leak] + 1 for leak in found})
+        for (kind, row, excess), sightings in list(self._leaks.items()):
+            if sightings >= LEAK_SIGHTINGS:
+                board.adjust(kind, row, excess)
+                del self._leaks[kind, row, excess]
+                self.log.debug("scoreboard.mended", kind=kind, row=row, excess=excess)
+
+    def _pool_idle(self, row: int) -> bool:
+        live = self.board.pool(row)
+        return not live["inflight"] and not live["waiting"]
+
+    def _listener_idle(self, row: int) -> bool:
+        return not self.board.listener_totals(row)["connections"]
+
+    def _commit(self, rows: image.Rows) -> None:
+        now = time.monotonic()
+        old = self.plan.pools if self.plan is not None else ()
+        searching = max((p.queue_timeout_ms + p.connect_budget_ms for p in old), default=0)
+        hold = searching / 1000 + ROW_HOLD
+        self.listeners.commit(dict(rows.listeners), now, hold)
+        self.pools.commit(dict(rows.pools), now, hold)
+        self.backends.commit(dict(rows.backends), now, hold)
+
+    def _weights_in(self, plan: Plan) -> dict[tuple[str, str], int]:
+        there = {(pool.name, backend.name) for pool in plan.pools for backend in pool.backends}
+        return {key: weight for key, weight in self.weights.items() if key in there}
+
+
+async def every(seconds: float, work: Callable[[], None]) -> None:
+    """Does something again and again, at this pace, until cancelled."""
+    loop = asyncio.get_running_loop()
+    due = loop.time()
+    while True:
+        work()
+        due = max(due + seconds, loop.time())
+        await asyncio.sleep(due - loop.time())
+
+

@@ -1,0 +1,64 @@
+"""Reading the configuration, and what of it concerns processes rather than traffic."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from lbcore.config import Problem, load_file, to_plan
+from lbcore.config.plan import Plan
+from lbcore.supervisor.demo import with_demo_backends
+from lbcore.supervisor.fleet import Settings
+from lbcore.supervisor.worker import Identity
+
+# What only a new start can change: the admin address identifies the running instance.
+FIXED = ("admin", "pid_file")
+
+
+@dataclass(frozen=True)
+class Read:
+    """A configuration file that was read."""
+
+    plan: Plan
+    warnings: list[Problem]
+
+
+def read(path: Path) -> Read:
+    """The plan of a file. Raises ConfigError with every problem."""
+    loaded = load_file(path)
+    return Read(to_plan(loaded.config), loaded.warnings)
+
+
+def with_demos(plan: Plan, runtime_dir: Path) -> Plan:
+    """The plan as an instance with this runtime directory runs it."""
+    return with_demo_backends(plan, runtime_dir)
+
+
+def settings_of(plan: Plan) -> Settings:
+    """How worker processes are run. Raises LookupError when user or group do not exist."""
+    cpus = sorted(psutil.Process().cpu_affinity() or []) if plan.pin_cpus else []
+    return Settings(_identity(plan), tuple(cpus), plan.drain_timeout_ms, plan.hang_timeout_ms)
+
+
+def changes_that_wait(old: Plan, new: Plan) -> list[str]:
+    """Keys that differ and that a running instance cannot change."""
+    return [key for key in FIXED if getattr(old, key) != getattr(new, key)]
+
+
+def _identity(plan: Plan) -> Identity:
+    if not plan.user:
+        return Identity()
+    try:
+        user = pwd.getpwnam(plan.user)
+    except KeyError:
+        raise LookupError(f"user {plan.user!r} does not exist on this machine") from None
+    if not plan.group:
+        return Identity(user.pw_uid, user.pw_gid)
+    try:
+        return Identity(user.pw_uid, grp.getgrnam(plan.group).gr_gid)
+    except KeyError:
+        raise LookupError(f"group {plan.group!r} does not exist on this machine") from None

@@ -1,0 +1,184 @@
+"""Making listening sockets: options, permissions, and who is in the way when a bind fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+import psutil
+
+from lbcore.config.plan import Address, ListenerPlan
+
+
+class BindError(Exception):
+    """An address cannot be listened on; the text says why and what to try."""
+
+
+def open_tcp(bind: Address, plan: ListenerPlan) -> socket.socket:
+    """One more listening socket in the SO_REUSEPORT group of ``bind``. Raises BindError."""
+    family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            # "[::]:80" beside "0.0.0.0:80" is what people write; one must not swallow the other.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((bind.host, bind.port))
+        apply_options(sock, plan)
+    except OSError as error:
+        sock.close()
+        raise BindError(_explain(bind, plan, error)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def apply_options(sock: socket.socket, plan: ListenerPlan) -> None:
+    """Sets what accepted connections inherit, and the backlog; works on live sockets too."""
+    if sock.family != socket.AF_UNIX:
+        tcp = socket.IPPROTO_TCP
+        sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(plan.keepalive))
+        # The kernel counts in seconds, and 0 would switch it off.
+        defer = max(1, round(plan.defer_accept_ms / 1000)) if plan.defer_accept_ms else 0
+        sock.setsockopt(tcp, socket.TCP_DEFER_ACCEPT, defer)
+        sock.setsockopt(tcp, socket.TCP_FASTOPEN, plan.fastopen)
+        sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, plan.tcp_user_timeout_ms)
+    sock.listen(plan.backlog)
+
+
+def probe_tcp(bind: Address, plan: ListenerPlan, ours: set[int]) -> None:
+    """Makes sure that nobody else listens on an address.
+
+    SO_REUSEPORT would let us share it silently with any process of the same user, which would
+    then get a part of the connections. ``ours`` are the pids whose sockets are no obstacle.
+    Raises BindError naming who is there.
+    """
+    family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            sock.bind((bind.host, bind.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                holders = listeners_on(bind)
+                if holders and holders <= ours:
+                    return
+            raise BindError(_explain(bind, plan, error)) from error
+
+
+def open_unix(bind: Address, plan: ListenerPlan) -> socket.socket:
+    """A listening unix socket; a file left behind by a dead process is replaced.
+
+    Raises BindError when somebody listens there or the path cannot be used.
+    """
+    abstract = bind.path.startswith("@")
+    name = "\0" + bind.path[1:] if abstract else bind.path
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        if not abstract:
+            remove_stale(bind.path)
+        sock.bind(name)
+        if not abstract:
+            Path(bind.path).chmod(plan.unix_mode)
+        sock.listen(plan.backlog)
+    except OSError as error:
+        sock.close()
+        raise BindError(_explain(bind, plan, error)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def remove_stale(path: str) -> None:
+    """Removes a unix socket that nobody listens on.
+
+    Raises OSError (EADDRINUSE) when somebody does, or when the path is something else.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "the path exists and is not a socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.setblocking(False)     # noqa: FBT003
+        try:
+            sock.connect(path)
+        except ConnectionRefusedError:
+            Path(path).unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:     # its queue is full: somebody is there
+            pass
+    raise OSError(errno.EADDRINUSE, "somebody listens there already")
+
+
+def listeners_on(bind: Address) -> set[int]:
+    """Pids that listen on the port of ``bind`` at an address that overlaps it.
+
+    Processes of other users are only visible to root.
+    """
+    wildcards = {"0.0.0.0", "::"}
+    found = set()
+    kind = "tcp6" if ":" in bind.host else "tcp4"
+    for connection in psutil.net_connections(kind):
+        if connection.status != psutil.CONN_LISTEN or connection.laddr.port != bind.port:
+            continue
+        host = connection.laddr.ip
+        if (host == bind.host or host in wildcards or bind.host in wildcards) and connection.pid:
+            found.add(connection.pid)
+    return found
+
+
+def _explain(bind: Address, plan: ListenerPlan, error: OSError) -> str:
+    what = f"listener {plan.name!r} cannot listen on {bind}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}: the address is in use{_holder(bind)}; stop that or choose another port"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return (f"{what}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+                if bind.port else f"{what}: not permitted; check the directory's owner and mode")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{what}: this machine has no such address"
+    return f"{what}: {error.strerror or error}"
+
+
+def _holder(bind: Address) -> str:
+    """Who listens there, as words to put after "in use"."""
+    if bind.path:
+        pids = {c.pid for c in psutil.net_connections("unix") if c.laddr == bind.path and c.pid}
+    else:
+        pids = listeners_on(bind)
+    words = []
+    for pid in sorted(pids):
+        try:
+            words.append(f"{psutil.Process(pid).name()} (pid {pid})")
+        except psutil.Error:
+            words.append(f"pid {pid}")
+    return f" by {', '.join(words)}" if words else " by a process of another user"
+
+
+def open_admin(address: Address) -> socket.socket:
+    """The listening socket of the admin address. Raises BindError."""
+    plan = ListenerPlan("admin", (address,), 0, backlog=64, unix_mode=0o600)
+    if address.path:
+        return open_unix(address, plan)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((address.host, address.port))
+        sock.listen(plan.backlog)
+    except OSError as error:
+        sock.close()
+        raise BindError(_explain(address, plan, error)) from error
+    return sock

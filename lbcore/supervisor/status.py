@@ -1,0 +1,124 @@
+"""What ``lbcore status`` shows: one picture of workers, listeners, pools and backends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from lbcore._scoreboard import Scoreboard
+from lbcore.config.plan import Plan
+from lbcore.health import BackendHealth, Member, PoolRows
+from lbcore.supervisor.fleet import Fleet
+from lbcore.supervisor.meter import Meter
+from lbcore.supervisor.rollout import Rollout
+from lbcore.supervisor.worker import Worker
+
+Json = dict[str, Any]
+
+
+async def workers(fleet: Fleet, meter: Meter) -> list[Json]:
+    """Every worker process; looking at memory maps takes a while, so others get their turn."""
+    found = []
+    for worker in sorted(fleet.workers(), key=lambda w: (w.slot, w.started)):
+        if worker.ended.is_set():
+            continue
+        uss, rss = meter.memory(worker.pid)
+        found.append(_worker(fleet, meter, worker) | {"uss_bytes": uss, "rss_bytes": rss})
+        await asyncio.sleep(0)
+    empty = [slot for slot in fleet.slots.values() if slot.worker is None]
+    found += [{"slot": slot.index, "pid": None, "state": "down", "error": slot.error}
+              for slot in empty]
+    return found
+
+
+def _worker(fleet: Fleet, meter: Meter, worker: Worker) -> Json:
+    rates = meter.rates(worker.pid)
+    orphan = worker in fleet.orphans or worker.place.board < 0
+    shown: Json = {
+        "slot": worker.slot, "pid": worker.pid, "seat": worker.place.seat,
+        "state": f"{worker.phase.value} (orphan)" if orphan else worker.phase.value,
+        "uptime_s": round(time.monotonic() - worker.started, 1),
+        "cpu_percent": round(rates.cpu_percent, 1),
+        "accepts_per_s": round(rates.accepts_per_second, 1),
+    }
+    if worker.place.board != fleet.board_number:     # its scoreboard cannot be read
+        return shown | {"cpu": None, "connections": None, "accepted": None}
+    seat = fleet.board.seat(worker.place.seat)
+    return shown | {
+        "cpu": fleet.settings.cpu_of(worker.slot),
+        "connections": seat["connections"], "accepted": seat["accepted"],
+        "plan_version": seat["plan_version"], "pipes": seat["pipes"], "buffers": seat["buffers"],
+        "accept_pauses": seat["accept_pauses"], "accept_errors": seat["accept_errors"],
+        "heartbeat_age_ms": max(0, round(time.monotonic() * 1000) - seat["heartbeat_ms"]),
+    }
+
+
+def listeners(plan: Plan, rollout: Rollout) -> list[Json]:
+    """Every listener with its counters; ``ended`` says why connections ended."""
+    found = []
+    for listener in plan.listeners:
+        totals = rollout.board.listener_totals(rollout.listeners.live[(listener.name,)])
+        found.append({
+            "name": listener.name, "protocol": listener.protocol,
+            "bind": [str(bind) for bind in listener.binds],
+            "pool": plan.pools[listener.pool].name, **totals,
+        })
+    return found
+
+
+def pools(rollout: Rollout) -> list[Json]:
+    """Every pool with its backends."""
+    found = []
+    for rows in rollout.members:
+        live, totals = rollout.board.pool(rows.row), rollout.board.pool_totals(rows.row)
+        found.append({
+            "name": rows.plan.name, "balance": _balance(rows), "state": _pool_state(live["flags"]),
+            "inflight": live["inflight"], "waiting": live["waiting"], "queued": totals["queued"],
+            "backends": [_backend(rollout.board, member, rollout.monitor.backend(member.row))
+                         for member in rows.members],
+        })
+    return found
+
+
+def _backend(board: Scoreboard, member: Member, health: BackendHealth) -> Json:
+    totals = board.backend_totals(member.row)
+    check = None
+    if health.checked:
+        check = {"ok": health.last_check_ok, "detail": health.last_check_detail,
+                 "ms": health.last_check_ms, "at": iso(health.last_check_at)}
+    return {
+        "name": member.plan.name, "address": str(member.plan.address),
+        "resolved": str(member.address), "backup": member.plan.backup,
+        "state": health.state, "since": iso(health.since), "reason": health.reason,
+        "draining": health.draining, "underlying": health.underlying,
+        "weight": health.weight, "weight_configured": member.plan.weight,
+        "weight_overridden": health.weight_overridden, "ramp": health.ramp,
+        "inflight": board.inflight(member.row), "connections": totals["connections"],
+        "failures": totals["refused"] + totals["timeouts"] + totals["early_resets"],
+        "refused": totals["refused"], "timeouts": totals["timeouts"],
+        "early_resets": totals["early_resets"], "redispatched": totals["redispatched"],
+        "failures_in_a_row": board.failures(member.row),
+        "bytes_up": totals["bytes_up"], "bytes_down": totals["bytes_down"],
+        "ejections": health.ejections, "ejected_until": iso(health.ejected_until),
+        "last_check": check,
+    }
+
+
+def _balance(rows: PoolRows) -> str:
+    plan = rows.plan
+    return f"consistent ({plan.hash})" if plan.balance == "consistent" else plan.balance
+
+
+def _pool_state(flags: int) -> str:
+    words = [word for bit, word in ((1, "panic"), (2, "backup")) if flags & bit]
+    return " ".join(words) or "normal"
+
+
+def iso(seconds: float | datetime | None) -> str | None:
+    """A moment as ISO 8601 in UTC."""
+    if seconds is None:
+        return None
+    moment = seconds if isinstance(seconds, datetime) else datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

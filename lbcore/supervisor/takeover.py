@@ -1,0 +1,84 @@
+"""Finding the workers of a supervisor that is gone, and taking their sockets over.
+
+Workers outlive their supervisor and wait at their doors. A new supervisor adopts what they listen
+on, starts workers of its own on the same sockets, and only when those serve lets the old ones
+drain: at no moment is there a socket that nobody accepts from.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lbcore.supervisor.channel import Channel, ChannelClosed, WorkerRefused
+from lbcore.supervisor.fleet import Fleet
+from lbcore.supervisor.groups import SocketTable
+from lbcore.supervisor.instance import Instance
+from lbcore.supervisor.log import Log
+from lbcore.supervisor.worker import Phase, Place, Worker
+
+ADOPT_TIMEOUT = 5.0
+ANOTHER_BOARD = -1       # the scoreboard went with the old supervisor: theirs cannot be read
+
+
+@dataclass
+class Orphan:
+    """A worker of an earlier supervisor, and what it listens on."""
+
+    worker: Worker
+    sockets: list[tuple[str, socket.socket]] = field(default_factory=list)   # label, socket
+
+
+async def find_orphans(instance: Instance, fleet: Fleet, log: Log) -> list[Orphan]:
+    """Connects to every worker that waits at a door; doors of dead ones are removed.
+
+    The fleet has them among its leaving workers when this returns, without having told them.
+    """
+    orphans = []
+    for door in sorted(instance.runtime_dir.glob("worker-*.sock")):
+        try:
+            orphan = await _adopt(instance, fleet, door)
+        except (ChannelClosed, WorkerRefused, TimeoutError, OSError) as error:
+            # ECONNREFUSED: nobody listens there any more.
+            door.unlink(missing_ok=True)
+            log.debug("takeover.stale_door", door=door.name, error=str(error))
+            continue
+        orphans.append(orphan)
+        log.info("takeover.adopted", message="a worker of an earlier supervisor", pid=orphan.worker.pid,
+                 slot=orphan.worker.slot, sockets=len(orphan.sockets))
+    return orphans
+
+
+def adopt_sockets(table: SocketTable, orphans: list[Orphan]) -> None:
+    """Puts the orphans' sockets into the table, in the order of their slots."""
+    labelled = [pair for orphan in orphans for pair in orphan.sockets]
+    for label, sock in sorted(labelled, key=lambda pair: table.slot_in(pair[0])):
+        table.adopt(label, sock)
+
+
+async def _adopt(instance: Instance, fleet: Fleet, door: Path) -> Orphan:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(instance.path_of(door.name))
+    except BaseException:
+        sock.close()
+        raise
+    channel = Channel(sock)
+    try:
+        answers = await channel.ask({"op": "adopt"}, (), ADOPT_TIMEOUT)
+        said = answers[0][0]
+        place = Place(said["slot"], said["seat"], ANOTHER_BOARD, door)
+        worker = Worker(said["pid"], place, fleet.heard, fleet.ended)
+    except BaseException:
+        channel.close()
+        raise
+    worker.channel = channel
+    worker.version = said.get("version", 0)
+    worker.phase = Phase.DRAINING if said.get("draining") else Phase.SERVING
+    fleet.orphans.add(worker)
+    orphan = Orphan(worker)
+    for message, descriptors in answers:
+        for (_, label, _), fd in zip(message["sockets"], descriptors, strict=True):
+            orphan.sockets.append((label, socket.socket(fileno=fd)))
+    return orphan

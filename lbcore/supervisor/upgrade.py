@@ -1,0 +1,286 @@
+"""Upgrade: new code for supervisor and workers, on the same sockets, in the same process id.
+
+1. A process of the newly installed version proves that it starts (preflight).
+2. The supervisor writes what it knows into a memory file and exec()s the new version, which
+   inherits descriptors and children.
+3. The new supervisor puts a new worker into one slot after the other; the old ones drain. The
+   first that does not start ends the upgrade: old workers go on in the remaining slots.
+
+The state is JSON, so that versions can read each other's. A state that cannot be read costs
+counters and operators' wishes, not traffic: the new supervisor then starts over and takes over
+from its own workers as it would after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lbcore._scoreboard import LayoutError, Scoreboard
+from lbcore.config.plan import Plan
+from lbcore.supervisor.fleet import LaunchError, Slot
+from lbcore.supervisor.groups import ListenSocket, SocketTable, address_of
+from lbcore.supervisor.instance import Instance
+from lbcore.supervisor.log import Log
+from lbcore.supervisor.process import Process, environment, python_module, start
+from lbcore.supervisor.settings import with_demos
+from lbcore.supervisor.worker import Phase, Place, Worker
+
+if TYPE_CHECKING:
+    from lbcore.supervisor.supervisor import Supervisor
+
+Json = dict[str, Any]
+SCHEMA = 1
+PREFLIGHT_TIMEOUT = 60.0
+
+
+async def preflight(config: Path) -> str:
+    """Tries the installed version on a configuration; "" when it starts, else what it said."""
+    output = os.memfd_create("lbcore-preflight", os.MFD_CLOEXEC)
+    try:
+        child = start("lbcore.supervisor.preflight", [str(config)], [], output=output)
+        process = Process(child.pid, child)
+        try:
+            await asyncio.wait_for(process.ended.wait(), PREFLIGHT_TIMEOUT)
+        except TimeoutError:
+            process.kill("took too long")
+            await process.ended.wait()
+            return f"it did not finish within {PREFLIGHT_TIMEOUT:g} seconds"
+        if process.exit_code == 0:
+            return ""
+        os.lseek(output, 0, os.SEEK_SET)
+        lines = os.read(output, 65536).decode("utf-8", "replace").strip().splitlines()
+        return (lines[-1] if lines else "it said nothing") + f" ({process.how_it_ended()})"
+    except OSError as error:
+        return f"it cannot be run: {error.strerror}"
+    finally:
+        os.close(output)
+
+
+async def exec_new_version(supervisor: Supervisor) -> None:
+    """Becomes the new version. Returns only when that is not possible; then all is as before."""
+    async with supervisor.changing:
+        supervisor.log.info("upgrade.exec", message="the new version takes over", pid=os.getpid())
+        await supervisor.admin.stop()
+        await supervisor.monitor.stop()
+        for worker in supervisor.fleet.workers():
+            if worker.channel is not None:
+                worker.channel.pause()
+        handled = list(supervisor.handle_signals())
+        # A signal between exec and its handler would end us; blocked, it waits for the handler.
+        signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+        state = os.memfd_create("lbcore-state", 0)
+        descriptors: list[int] = []
+        try:
+            os.write(state, json.dumps(export(supervisor, descriptors)).encode())
+            os.lseek(state, 0, os.SEEK_SET)
+            for fd in descriptors:
+                os.set_inheritable(fd, True)
+            command = [*python_module("lbcore.supervisor"), str(supervisor.config), str(state)]
+            os.execve(command[0], command, environment())
+        except (OSError, ValueError) as error:
+            for fd in descriptors:
+                os.set_inheritable(fd, False)
+            os.close(state)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+            supervisor.upgraded = _failed(f"cannot exec the new version: {error}")
+            supervisor.log.error("upgrade.failed", message="the running version goes on", error=str(error))
+            for worker in supervisor.fleet.workers():
+                if worker.channel is not None:
+                    worker.channel.resume()
+            supervisor.monitor.start()
+            if supervisor.admin_socket is not None:
+                await supervisor.admin.start(supervisor.admin_socket)
+
+
+def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
+    """Everything the next version needs; the descriptors it names are added to the list."""
+
+    def passed(fd: int) -> int:
+        descriptors.append(fd)
+        return fd
+
+    fleet, table, rollout = supervisor.fleet, supervisor.table, supervisor.rollout
+    demos = supervisor.demos.export()
+    descriptors += [demo["fd"] for demo in demos]
+    seated = {slot.worker: slot.index for slot in fleet.slots.values() if slot.worker is not None}
+    admin = supervisor.admin_socket
+    return {
+        "schema": SCHEMA,
+        "generation": supervisor.generation, "started": supervisor.started.isoformat(),
+        "workers_wanted": supervisor.workers_wanted,
+        "lock": passed(supervisor.instance.lock_fd),
+        "pid_file": str(supervisor.instance.pid_file or ""),
+        "board": passed(supervisor.board.fd), "board_number": fleet.board_number,
+        "bell": passed(supervisor.bell),
+        "admin": passed(admin.fileno()) if admin is not None else -1,
+        "plan_version": rollout.version, "resolved": rollout.resolved,
+        "weights": [[pool, backend, weight] for (pool, backend), weight in rollout.weights.items()],
+        "rows": {rows.kind: rows.export()
+                 for rows in (rollout.listeners, rollout.pools, rollout.backends)},
+        "health": supervisor.monitor.export(),
+        "sockets": [{"id": member.id, "bind": asdict(group.bind), "slot": member.slot,
+                     "server": member.server, "fd": passed(member.sock.fileno())}
+                    for group in table.groups.values() for member in group.members],
+        "unordered": [bind for bind, group in table.groups.items() if not group.ordered],
+        "slots": len(fleet.slots),
+        "workers": [{"pid": w.pid, "slot": w.slot, "seat": w.place.seat, "board": w.place.board,
+                     "door": str(w.place.door), "phase": w.phase.value, "version": w.version,
+                     "given": sorted(w.given), "started": w.started, "in_slot": seated.get(w, -1),
+                     "deadline": fleet.leaving.get(w),
+                     "control": passed(w.channel.fileno()) if w.channel is not None else -1}
+                    for w in fleet.workers()],
+        "demos": demos,
+    }
+
+
+async def restore(config: Path, plan: Plan, log: Log, fd: int) -> Supervisor:
+    """The instance that an earlier version left behind, with its workers still serving.
+
+    When its state makes no sense, starts over by an exec without it.
+    """
+    from lbcore.supervisor.supervisor import Supervisor     # noqa: PLC0415  (it imports this)
+
+    with os.fdopen(fd, "rb") as file:
+        text = file.read()
+    try:
+        state = json.loads(text)
+        if state["schema"] != SCHEMA:
+            raise ValueError(f"its state has schema {state['schema']}, not {SCHEMA}")
+        instance = Instance.resume(plan.admin, state["lock"], state["pid_file"])
+        board, number, same_board = _board(state, log)
+        table = _sockets(state)
+        os.set_inheritable(state["bell"], False)
+        supervisor = Supervisor(config, instance, log, board, number, state["bell"], table)
+        if state["admin"] >= 0:
+            supervisor.admin_socket = _socket(state["admin"])
+        await _fill(supervisor, state, with_demos(plan, instance.runtime_dir), same_board)
+    except (KeyError, TypeError, ValueError, LookupError, OSError) as error:
+        log.error("upgrade.state_unreadable", message="starting over, taking over from the workers",
+                  error=repr(error))
+        _start_over(config)
+    return supervisor
+
+
+async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: bool) -> None:
+    fleet, rollout = supervisor.fleet, supervisor.rollout
+    supervisor.generation = state["generation"] + 1
+    supervisor.started = datetime.fromisoformat(state["started"])
+    supervisor.workers_wanted = state["workers_wanted"]
+    supervisor.use_settings(plan)
+    for index in range(state["slots"]):
+        fleet.slots[index] = Slot(index)
+    for entry in state["workers"]:
+        _worker(supervisor, entry)
+    rollout.version = state["plan_version"]
+    rollout.resolved = state["resolved"]
+    rollout.weights = {(pool, backend): weight for pool, backend, weight in state["weights"]}
+    if same_board:
+        for rows in (rollout.listeners, rollout.pools, rollout.backends):
+            rows.restore(state["rows"][rows.kind])
+    supervisor.demos.restore(state["demos"])
+    supervisor.monitor.restore(state["health"])
+    await rollout.apply(plan, range(state["slots"]), tell=False)
+    supervisor.monitor.start()
+    for slot in fleet.slots.values():
+        fleet.keep(slot)
+    supervisor.begin()
+    if supervisor.admin_socket is not None:
+        await supervisor.admin.start(supervisor.admin_socket)
+    supervisor.upgraded = {"state": "running"}
+    supervisor.spawn(_replace_workers(supervisor))
+
+
+async def _replace_workers(supervisor: Supervisor) -> None:
+    """A new worker for every slot, one after the other; stops at the first that fails."""
+    log, fleet = supervisor.log, supervisor.fleet
+    async with supervisor.changing:
+        for slot in list(fleet.slots.values()):
+            if supervisor.stopping:
+                return
+            try:
+                await fleet.replace(slot)
+            except LaunchError as error:
+                supervisor.upgraded = _failed(f"worker of slot {slot.index}: {error}")
+                log.error("upgrade.failed", message="old workers go on", slot=slot.index, error=str(error))
+                return
+        await supervisor.rollout.let_go()
+        supervisor.upgraded = {"state": "done", "finished": _now()}
+        log.info("upgraded", generation=supervisor.generation)
+
+
+def _worker(supervisor: Supervisor, entry: Json) -> None:
+    fleet = supervisor.fleet
+    control = _socket(entry["control"]) if entry["control"] >= 0 else None
+    place = Place(entry["slot"], entry["seat"], entry["board"], Path(entry["door"]))
+    try:
+        worker = Worker(entry["pid"], place, fleet.heard, fleet.ended)
+    except ProcessLookupError:
+        if control is not None:
+            control.close()
+        return
+    worker.phase = Phase(entry["phase"])
+    worker.version = entry["version"]
+    worker.given = set(entry["given"])
+    worker.started = entry["started"]
+    if control is not None:
+        worker.connect(control)
+    if entry["in_slot"] >= 0:
+        fleet.slots[entry["in_slot"]].worker = worker
+    elif entry["deadline"] is not None:
+        fleet.leaving[worker] = entry["deadline"]
+    else:                            # it was starting when we were replaced
+        fleet.starting.add(worker)
+        worker.kill("no longer wanted")
+
+
+def _board(state: Json, log: Log) -> tuple[Scoreboard, int, bool]:
+    """The scoreboard, its number, and whether it is the one that old workers use."""
+    os.set_inheritable(state["board"], False)
+    try:
+        return Scoreboard.attach(state["board"]), state["board_number"], True
+    except LayoutError as error:
+        log.warning("upgrade.new_scoreboard", message="counters start at zero", reason=str(error))
+        os.close(state["board"])
+        return Scoreboard.create(), state["board_number"] + 1, False
+
+
+def _sockets(state: Json) -> SocketTable:
+    table = SocketTable(1 + max((entry["id"] for entry in state["sockets"]), default=0))
+    for entry in state["sockets"]:
+        bind = address_of(entry["bind"])
+        member = ListenSocket(entry["id"], str(bind), entry["slot"], _socket(entry["fd"]),
+                              entry["server"])
+        table.restore(member, bind, str(bind) not in state["unordered"])
+    return table
+
+
+def _socket(fd: int) -> socket.socket:
+    os.set_inheritable(fd, False)
+    return socket.socket(fileno=fd)
+
+
+def _start_over(config: Path) -> None:
+    """Execs once more, with nothing inherited: the workers become orphans and are taken over."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with suppress(OSError):
+                os.set_inheritable(int(name), False)
+    command = [*python_module("lbcore.supervisor"), str(config)]
+    os.execve(command[0], command, environment())
+
+
+def _failed(why: str) -> Json:
+    return {"state": "failed", "error": why, "finished": _now()}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
