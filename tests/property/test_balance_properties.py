@@ -6,12 +6,12 @@ from collections import Counter
 from fractions import Fraction
 from math import ceil
 
-from balance_lab import BACKUP, DOWN, DRAIN, EJECTED, GONE, PANIC, UP, Lab, keys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lbcore._balance import FULL, NOBODY
 from lbcore._tables import ketama_ring, maglev_table
+from tests.support.balance_lab import BACKUP, DOWN, DRAIN, EJECTED, GONE, PANIC, UP, Lab, keys
 
 weights_of = st.lists(st.integers(1, 50), min_size=1, max_size=12)
 any_weights = st.lists(st.integers(0, 50), min_size=1, max_size=12)

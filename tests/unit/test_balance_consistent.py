@@ -8,9 +8,9 @@ from collections import Counter
 from struct import iter_unpack
 
 import pytest
-from balance_lab import DOWN, PANIC, UP, Lab, keys, shares
 
 from lbcore._tables import ketama_ring, maglev_table, siphash
+from tests.support.balance_lab import DOWN, PANIC, UP, Lab, keys, shares
 
 both = pytest.mark.parametrize("balance", ["maglev", "ketama"])
 

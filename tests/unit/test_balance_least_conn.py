@@ -4,7 +4,8 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from balance_lab import Lab
+
+from tests.support.balance_lab import Lab
 
 
 def test_the_idlest_backend_is_picked() -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
-from balance_lab import (
+
+from lbcore._balance import FULL, NOBODY, Selector
+from lbcore._plan import build_image
+from lbcore._scoreboard import Scoreboard
+from tests.support.balance_lab import (
     BACKUP,
     DOWN,
     DRAIN,
@@ -16,10 +20,6 @@ from balance_lab import (
     Lab,
     keys,
 )
-
-from lbcore._balance import FULL, NOBODY, Selector
-from lbcore._plan import build_image
-from lbcore._scoreboard import Scoreboard
 
 every = pytest.mark.parametrize(
     "balance", ["round_robin", "least_conn", "random", "maglev", "ketama"]

@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from balance_lab import DOWN, Lab, shares
+
+from tests.support.balance_lab import DOWN, Lab, shares
 
 
 def test_idle_backends_are_drawn_by_weight() -> None:

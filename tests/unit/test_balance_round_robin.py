@@ -4,7 +4,8 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from balance_lab import DOWN, UP, Lab
+
+from tests.support.balance_lab import DOWN, UP, Lab
 
 
 def test_equal_backends_follow_each_other_in_the_order_of_the_file() -> None:

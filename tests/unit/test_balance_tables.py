@@ -21,7 +21,6 @@ from lbcore._tables import (
     siphash,
 )
 
-
 MAGLEV_KNOWN = 0x9CF6C8D2      # five backends in a table of 251
 
 

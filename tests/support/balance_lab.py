@@ -64,14 +64,12 @@ class Lab:
             hash=balance if consistent else "maglev",  # type: ignore[arg-type]
             load_bound=load_bound,
         )
-        tables = [
-            self._table(balance, backends[: self.primaries]),
-            self._table(balance, backends[self.primaries :]),
-        ]
+        table = self._table(balance, backends[: self.primaries])
+        backup_table = self._table(balance, backends[self.primaries :])
         members = [
             (first_row + i, b, sockaddr(b.address.host, 80)) for i, b in enumerate(backends)
         ]
-        image = build_image(version, 0, [], [(POOL, plan, members, *tables)])
+        image = build_image(version, 0, [], [(POOL, plan, members, table, backup_table)])
         self.board = board or Scoreboard.create()
         for i, weight in enumerate(every):
             self.board.set_backend(first_row + i, UP, weight)
