@@ -115,8 +115,8 @@ _HAPROXY = Peer(
     ["-db", "-f", "${config}"], _every_process, {"splice": ""},
     reload_signal=signal.SIGUSR2, reload_arguments=["-W"],
 )
-# "splice-auto" decides by its own guess and hardly ever splices answers to requests, so that it
-# measures like a copy; "splice-response" is what a site with large answers would set.
+# "splice-auto" guesses, and seldom splices answers to requests: up to 64 KiB it measures like a
+# copy. "splice-response" is what a site with large answers would set.
 _HAPROXY_SPLICE = replace(
     _HAPROXY, name="haproxy-splice", title="HAProxy (splice)",
     values={"splice": "    option splice-response"},
