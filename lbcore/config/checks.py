@@ -243,7 +243,7 @@ def _pool(path: KeyPath, name: str, pool: Pool) -> Iterator[Finding]:
                 f'another backend of this pool is called "{called}"',
                 "give each its own name; for more traffic, raise its weight",
                 see=seen,
-                needs=(seen,),
+                needs=tuple((*one, key) for one in (at, seen) for key in ("address", "name")),
             )
     if pool.balance != "consistent":
         for key in _CONSISTENT_ONLY:

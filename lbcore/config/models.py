@@ -33,6 +33,7 @@ from lbcore.config.values import BadValue
 
 MAX_COUNT = 2**31 - 1            # workers count in 32 bits
 MAX_WORKERS = 64                 # half of the scoreboard's seats: old workers drain beside new ones
+LEAST_HANG_MS = 2000             # an idle worker wakes once a second to show that it lives
 MAX_LISTENERS = 1024             # rows of the scoreboard, as the two below
 MAX_POOLS = 4096
 MAX_BACKENDS = 16384
@@ -172,7 +173,7 @@ class Process(Table):
     drain_timeout: Duration = key(
         "30s",
         "How long connections may go on after lbcore was told to stop, or a worker was replaced. "
-        '"0" waits without a limit.',
+        '"0": they end at once.',
         "duration",
     )
     user: Line = key(
@@ -189,15 +190,23 @@ class Process(Table):
     pin_cpus: bool = key(True, "Whether each worker stays on a CPU of its own.", "switch")
     max_pipes: int = key(
         256,
-        "Pipes that one worker may keep for moving large streams inside the kernel (splice).",
+        "Pipes that one worker may open for moving large streams inside the kernel (splice). "
+        "0: streams are copied.",
         "pipes",
         ge=0,
         le=65536,
     )
-    hang_timeout: Duration = key(
+    hang_timeout: Annotated[
+        int,
+        BeforeValidator(
+            _reading(lambda value: values.parse_duration(value, least_ms=LEAST_HANG_MS))
+        ),
+        _duration_text,
+        _duration_schema,
+    ] = key(
         "10s",
         "A worker that shows no sign of life for so long is killed and replaced. "
-        '"0" never does that.',
+        "At least 2s: an idle worker shows one every second.",
         "duration",
     )
 
@@ -261,14 +270,14 @@ class Listener(Table):
     )
     client_idle_timeout: Duration = key(
         "10m",
-        "A connection whose client sends nothing for so long, while nothing is on its way to it, "
-        'is closed. "0": never.',
+        "A connection whose client neither sends nor takes anything for so long is closed. "
+        '"0": never.',
         "duration",
     )
     half_closed_timeout: Duration = key(
         "30s",
-        "How long a connection may go on after one side has finished sending and the other "
-        'stays silent. "0": no limit.',
+        "How long a connection may stay silent after one side has finished sending. "
+        '"0": no limit.',
         "duration",
     )
     proxy_protocol: bool = key(
@@ -476,8 +485,8 @@ class Pool(Table):
     )
     server_idle_timeout: Duration = key(
         "10m",
-        "A connection whose backend sends nothing for so long, while it owes an answer, "
-        'is closed. "0": never.',
+        "A connection whose backend neither sends nor takes anything for so long is closed. "
+        '"0": never.',
         "duration",
     )
     slow_start: Duration = key(
@@ -521,7 +530,7 @@ class Pool(Table):
     health: Health | None = key(None, "Active checks. Absent: none.", "table")
     ejection: Ejection = Field(
         default_factory=Ejection,
-        description="Passive ejection, by what real connections meet.",
+        description="Passive ejection, by what real connections meet. Absent: its defaults.",
         json_schema_extra={"x-unit": "table"},
     )
 

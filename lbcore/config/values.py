@@ -112,16 +112,18 @@ def parse_backend(text: str) -> Address:
 
 
 def parse_source(text: str) -> Address:
-    """A local address for upstream connections: an IP with or without brackets and port."""
+    """A local address for upstream connections; its port is 0, the kernel picks one for each."""
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     ip = _ip(bare)
-    if ip is not None:
-        return Address(host=ip, port=0)
-    host, port = _split(text)
-    ip = _ip(host)
     if ip is None:
+        host, _, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if port.isdecimal() and _ip(host):
+            raise BadValue("a source has no port: each connection needs another", f'"{host}"')
         raise BadValue(f'"{text}" is not an IP address', 'for example "10.0.0.5" or "fd00::5"')
-    return Address(host=ip, port=port)
+    if ipaddress.ip_address(ip).is_unspecified:
+        raise BadValue(f'"{text}" is no address of its own', "leave source out: the system picks")
+    return Address(host=ip, port=0)
 
 
 def parse_network(text: str) -> str:
