@@ -32,6 +32,14 @@ COMMANDS = {
     "check": "lbcore.cli.files",
     "show": "lbcore.cli.files",
     "schema": "lbcore.cli.files",
+    "status": "lbcore.cli.control",
+    "reload": "lbcore.cli.control",
+    "drain": "lbcore.cli.control",
+    "undrain": "lbcore.cli.control",
+    "weight": "lbcore.cli.control",
+    "workers": "lbcore.cli.control",
+    "upgrade": "lbcore.cli.control",
+    "stop": "lbcore.cli.control",
     "completion": "lbcore.cli.completion",
 }
 

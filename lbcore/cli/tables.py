@@ -1,0 +1,101 @@
+"""The status of an instance as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+Json = dict[str, Any]
+RIGHT = set("0123456789")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """Lines of an aligned table; columns of numbers are aligned to the right."""
+    cells = [[_text(cell) for cell in row] for row in rows]
+    columns = list(zip(head, *cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    right = [all(cell[:1] in RIGHT or cell == "-" for cell in column[1:]) for column in columns]
+    for line in [list(head), *cells]:
+        padded = [cell.rjust(width) if number else cell.ljust(width)
+                  for cell, width, number in zip(line, widths, right, strict=True)]
+        yield "  ".join(padded).rstrip()
+
+
+def describe(said: Json) -> Iterator[str]:
+    """The whole picture, as lines."""
+    yield (f"lbcore {said['version']}, pid {said['pid']}, {said['state']} for "
+           f"{_ago(said['started'])}, plan {said['plan']['version']} "
+           f"({_ago(said['plan']['applied_at'])} old)")
+    if said["upgrade"]["state"] == "failed":
+        yield f"the last upgrade failed: {said['upgrade'].get('error')}"
+    yield ""
+    yield from table(
+        ["WORKER", "PID", "CPU", "CPU%", "USS", "RSS", "CONNS", "ACCEPTED", "ACC/S", "STATE"],
+        [_worker(worker) for worker in said["workers"]])
+    yield ""
+    yield from table(
+        ["LISTENER", "BIND", "POOL", "CONNS", "ACCEPTED", "IN", "OUT", "ENDED BADLY"],
+        [_listener(listener) for listener in said["listeners"]])
+    for pool in said["pools"]:
+        yield ""
+        waiting = f", {pool['waiting']} waiting" if pool["waiting"] else ""
+        yield f"pool {pool['name']}: {pool['balance']}, {pool['state']}{waiting}"
+        yield from table(
+            ["  BACKEND", "ADDRESS", "STATE", "SINCE", "WEIGHT", "CONNS", "TOTAL", "FAILED",
+             "CHECK", "WHY"],
+            [_backend(backend) for backend in pool["backends"]])
+
+
+def _worker(worker: Json) -> list[object]:
+    if worker["pid"] is None:
+        return [worker["slot"], *[None] * 8, f"down: {worker['error']}"]
+    return [worker["slot"], worker["pid"], worker["cpu"], worker["cpu_percent"],
+            _size(worker["uss_bytes"]), _size(worker["rss_bytes"]), worker["connections"],
+            worker["accepted"], worker["accepts_per_s"], worker["state"]]
+
+
+def _listener(listener: Json) -> list[object]:
+    bad = {reason: count for reason, count in listener["ended"].items()
+           if count and reason not in ("normal", "shutdown")}
+    reasons = ", ".join(f"{reason} {count}" for reason, count in bad.items())
+    return [listener["name"], " ".join(listener["bind"]), listener["pool"],
+            listener["connections"], listener["accepted"], _size(listener["bytes_up"]),
+            _size(listener["bytes_down"]), reasons or None]
+
+
+def _backend(backend: Json) -> list[object]:
+    weight = str(backend["weight"])
+    if backend["weight_overridden"]:
+        weight += f" (set; {backend['weight_configured']})"
+    check = backend["last_check"]
+    seen = None
+    if check and check["ok"] is not None:
+        seen = f"{'ok' if check['ok'] else 'failed'} {check['ms']:.0f}ms {_ago(check['at'])} ago"
+    name = backend["name"] + (" (backup)" if backend["backup"] else "")
+    return [f"  {name}", backend["resolved"], backend["state"], _ago(backend["since"]), weight,
+            backend["inflight"], backend["connections"], backend["failures"], seen,
+            backend["reason"]]
+
+
+def _ago(moment: str) -> str:
+    """How long ago a moment was, in the largest unit that says something."""
+    seconds = max(0, round((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
+
+
+def _size(count: int) -> str:
+    """A number of bytes with a binary unit."""
+    amount = float(count)
+    for unit in ("B", "K", "M", "G"):
+        if amount < 1024:
+            return f"{amount:.0f}{unit}" if unit == "B" or amount >= 100 else f"{amount:.1f}{unit}"
+        amount /= 1024
+    return f"{amount:.1f}T"
+
+
+def _text(cell: object) -> str:
+    return "-" if cell is None or cell == "" else str(cell)
