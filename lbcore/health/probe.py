@@ -49,7 +49,8 @@ READABLE: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.
 
 # Shortages on this side. They say nothing about the backend.
 OWN_TROUBLE: Final = frozenset({
-    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN,
+    errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC, errno.EADDRNOTAVAIL,
+    errno.EAGAIN,
 })
 WORDS: Final = {
     errno.ECONNREFUSED: "connection refused",
@@ -158,8 +159,11 @@ class Prober:
             self._fail(probe, error)
         return probe
 
-    def drop(self, probe: Probe) -> None:
-        """Ends a check, without a verdict if there was none. More than once does no harm."""
+    def drop(self, probe: Probe, closed: bool = False) -> None:
+        """Ends a check, without a verdict if there was none. More than once does no harm.
+
+        Unless the backend has ``closed`` first, the connection is reset.
+        """
         probe.done = None
         probe.phase = _Phase.OVER
         if probe.deadline is not None:
@@ -168,6 +172,8 @@ class Prober:
         if probe.sock is not None:
             # Closing takes it out of the epoll set.
             self._probes.pop(probe.sock.fileno(), None)
+            if probe.target.request and not closed and probe.sock.family != socket.AF_UNIX:
+                probe.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             probe.sock.close()
             probe.sock = None
 
@@ -229,9 +235,7 @@ class Prober:
             if probe.reply.verdict is not None:
                 self._verdict(probe, *probe.reply.verdict)
             if probe.reply.over:
-                if size:
-                    self._reset(probe)
-                self.drop(probe)
+                self.drop(probe, closed=size == 0)
             elif size < READ_SIZE and not events & select.EPOLLRDHUP:
                 # A short read means drained: edge-triggered epoll reports what comes later. Not
                 # so if the backend has closed already, then the end is still to be read.
@@ -281,11 +285,4 @@ class Prober:
         else:
             text = f"answer not complete {limit}"
         self._verdict(probe, False, text)
-        self._reset(probe)
         self.drop(probe)
-
-    @staticmethod
-    def _reset(probe: Probe) -> None:
-        """Makes closing a reset: the backend had its chance to close first."""
-        if probe.sock is not None and probe.target.family != socket.AF_UNIX:
-            probe.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)

@@ -133,12 +133,13 @@ async def test_tcp_checks_leave_no_connection_behind_in_the_kernel():
         assert connections_to(address.port) == []
 
 
-def connections_to(port):
-    """States of sockets with this port at either end, the listening one aside."""
+def connections_to(port, client=False):
+    """States of sockets with this port at either end (``client``: at the other end), the
+    listening one aside."""
     port_hex = f":{port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [row[3] for row in rows
-            if (row[1].endswith(port_hex) or row[2].endswith(port_hex)) and row[3] != "0A"]
+    return [row[3] for row in rows if row[3] != "0A" and (
+        row[2].endswith(port_hex) or (row[1].endswith(port_hex) and not client))]
 
 
 async def test_a_check_may_go_to_another_port():
@@ -213,6 +214,19 @@ async def test_status_and_body_decide():
 async def test_an_answer_that_drips_in_byte_by_byte_is_understood():
     async with serving(answers(http_ok(b"GREEN"), pace=lambda: asyncio.sleep(0))) as address:
         assert (await check(changed(HTTP, expect_body="GREEN"), address)).ok
+
+
+async def test_http_checks_leave_no_connection_behind_on_this_side():
+    async def keeps(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http_ok())
+        await reader.read()
+
+    async with serving(keeps) as address, checking() as (prober, _):
+        for _ in range(20):
+            assert (await check(HTTP, address, prober)).ok
+        prober.close()
+        assert connections_to(address.port, client=True) == []
 
 
 # ---- backends that misbehave
