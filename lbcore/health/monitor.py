@@ -152,10 +152,11 @@ class HealthMonitor:
         watch = Watch(pool, member, Standing(initial(checked)), wall,
                       "not checked yet" if checked else "no checks configured", up_at=now)
         self._aim(watch)
-        # The row may hold what a backend before this one left there.
-        self._board.set_failures(member.row, 0)
         inherited = self._inherited.pop(watch.key, None)
-        if inherited is not None:
+        if inherited is None:
+            # The row may hold what a backend before this one left there.
+            self._board.set_failures(member.row, 0)
+        else:
             self._inherit(watch, inherited, now, wall)
         return watch
 
@@ -293,6 +294,7 @@ class HealthMonitor:
         if watch.draining:
             watch.since, watch.reason = old.since, old.reason
         if old.address != str(watch.member.address):
+            self._board.set_failures(watch.member.row, 0)
             return
         watch.standing = Standing(old.state, old.passed, old.failed)
         if not watch.checked:
