@@ -11,6 +11,8 @@ from libc.string cimport memcmp, memcpy, memset
 
 from lbcore._plan cimport cidr_t
 
+from typing import Optional
+
 cdef extern from "<netinet/in.h>":
     enum:
         AF_INET
@@ -529,6 +531,7 @@ MALFORMED = PROXY_MALFORMED
 MAX = PROXY_MAX
 OUT_MAX = PROXY_OUT_MAX
 ENDPOINT_SIZE = sizeof(endpoint_t)
+Endpoint = Optional[tuple[bytes, int]]
 
 
 cdef endpoint_t endpoint_of(value) except *:
