@@ -5,8 +5,8 @@ check costs neither a task nor a stream nor two registrations with the event loo
 makes a thousand checks a second cheap. What a check costs is a handful of system calls.
 
 A check is given one deadline for all of it and one verdict: the first of connect error, answer
-judged, closed, deadline. Whatever a backend does, a check holds one descriptor and 32 KiB of buffers
-at most and is gone by its deadline.
+judged, closed, deadline. Whatever a backend does, a check holds one descriptor and 32 KiB of
+buffers at most and is gone by its deadline.
 
 How connections end matters, because a thousand checks a second would leave 60,000 sockets in
 TIME_WAIT, and with them run out of ports towards a single backend:
