@@ -12,6 +12,25 @@ class BackendState(IntEnum):
     STATE_DRAIN = 3
     STATE_GONE = 4
 
+class EndReason(IntEnum):
+    END_NORMAL = 0
+    END_CLIENT_RESET = 1
+    END_SERVER_RESET = 2
+    END_CLIENT_IDLE = 3
+    END_SERVER_IDLE = 4
+    END_HALF_CLOSED = 5
+    END_CONNECT_FAILED = 6
+    END_NO_BACKEND = 7
+    END_QUEUE_TIMEOUT = 8
+    END_QUEUE_FULL = 9
+    END_SOURCE_LIMIT = 10
+    END_PROXY_MALFORMED = 11
+    END_PROXY_TIMEOUT = 12
+    END_CLIENT_GONE = 13
+    END_SHUTDOWN = 14
+    END_INTERNAL = 15
+    END_REASONS = 16
+
 class PoolFlag(IntFlag):
     POOL_PANIC = 1
     POOL_BACKUP = 2

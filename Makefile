@@ -1,0 +1,99 @@
+# Everything a person does with this tree. `make` alone lists it.
+#
+# All of it lives in .venv (and .venv-asan): nothing is installed for the whole machine but Debian
+# packages that are missing, and those by scripts/system-packages, which says so.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= conf/lb.toml
+PYTEST_ARGS ?=
+COMPARE_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+COMPILED := setup.py $(wildcard lbcore/*.pyx lbcore/*.pxd lbcore/includes/*.pxd)
+
+.PHONY: help run build test lint test-asan compare dist dist-check docs clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' \
+	  | expand -t 20
+	@echo
+	@echo '  CONFIG=FILE        another configuration for run (now: $(CONFIG))'
+	@echo '  PYTEST_ARGS=...    for test and test-asan, such as PYTEST_ARGS="-k timers -x"'
+	@echo '  COMPARE_ARGS=...   for compare, such as COMPARE_ARGS=--quick'
+	@echo '  PYTHON=python3.12  the Python that .venv is made from'
+
+run: $(VENV)/.built  ## build, and run lbcore on CONFIG until Ctrl-C
+	@exec $(BIN)/lbcore -c $(CONFIG)
+
+build: $(VENV)/.built  ## compile in the tree and install the command into .venv
+
+test: $(VENV)/.built $(VENV)/.dev  ## build and pass the tests
+	@scripts/system-packages test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.built $(VENV)/.dev  ## types, style and the direction of imports
+	$(BIN)/ruff check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint lbcore loadtests
+	$(BIN)/mypy
+	$(BIN)/mypy -p loadtests
+	$(BIN)/lint-imports --no-cache
+
+test-asan:       ## the tests on compiled code with AddressSanitizer and UBSan
+	@PYTHON=$(PYTHON) scripts/test-asan $(PYTEST_ARGS)
+
+compare: $(VENV)/.built $(VENV)/.load  ## measure lbcore, HAProxy, nginx and Envoy side by side
+	@scripts/system-packages compare
+	@$(BIN)/python -m loadtests.compare $(COMPARE_ARGS)
+
+dist: $(VENV)/.dev  ## sdist and wheel, in dist/
+	@rm -rf dist
+	@$(BIN)/python -m build --quiet --outdir dist .
+	@ls -l dist
+
+dist-check: $(VENV)/.built $(VENV)/.dev  ## build sdist and wheel, install the wheel where nothing compiles
+	@$(BIN)/python -m pytest -m dist tests/dist $(PYTEST_ARGS)
+
+docs: $(VENV)/.built  ## write docs/reference.md again from the models
+	@$(BIN)/python -m lbcore.config.reference > docs/reference.md.new
+	@mv docs/reference.md.new docs/reference.md
+
+clean:           ## remove what was built, and both environments
+	rm -rf build dist *.egg-info .venv .venv-asan .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f lbcore/*.so lbcore/*.c
+
+# ---- stamps: each is made once, and again when what it was made from changes -------------------
+
+$(VENV)/.base: pyproject.toml
+	@PYTHON=$(PYTHON) scripts/system-packages build
+	@echo 'lbcore: setting up $(VENV) ...'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) 'setuptools>=77' 'cython>=3.1,<4'
+	@touch $@
+
+# The command and what it needs. The compiled modules come from the next stamp, which knows what
+# has changed; pip would compile everything each time.
+$(VENV)/.installed: $(VENV)/.base pyproject.toml lbcore/__init__.py
+	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(COMPILED)
+	@echo 'lbcore: compiling ...'
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@echo 'lbcore: installing what tests and linters need ...'
+	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.load: $(VENV)/.installed
+	@echo 'lbcore: installing what measuring needs ...'
+	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable '.[load]'
+	@touch $@

@@ -1,0 +1,113 @@
+"""The sdist and the wheel: what is in them, and that the wheel needs no compiler.
+
+They take half a minute to build, so they run with ``make dist-check``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lbcore import __version__
+
+ROOT = Path(__file__).parents[2]
+COMPILED = {source.stem for source in (ROOT / "lbcore").glob("_*.pyx")}
+
+pytestmark = [pytest.mark.dist, pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True)
+class Distributions:
+    sdist: Path
+    wheel: Path
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
+    """The sdist, and the wheel that was built from it and not from this tree."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)],
+        check=True, cwd=out, timeout=500, stdout=subprocess.DEVNULL,
+    )
+    [sdist] = out.glob("*.tar.gz")
+    [wheel] = out.glob("*.whl")
+    return Distributions(sdist, wheel)
+
+
+@pytest.fixture(scope="session")
+def installed(built: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of an environment with nothing in it but the wheel and what it depends on."""
+    home = tmp_path_factory.mktemp("empty") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, timeout=120)
+    subprocess.run(
+        [str(home / "bin/python"), "-m", "pip", "install", "--quiet", "--only-binary", ":all:",
+         str(built.wheel)],
+        check=True, timeout=400, cwd=home, env=without_compiler(home / "bin"),
+    )
+    return home / "bin"
+
+
+def without_compiler(binaries: Path) -> dict[str, str]:
+    """An environment in which only that directory's programs are found."""
+    return {**os.environ, "PATH": str(binaries), "CC": "false", "CXX": "false", "PYTHONPATH": ""}
+
+
+def run(binaries: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(binaries / program), *arguments], capture_output=True, text=True, timeout=60,
+        cwd=binaries, env=without_compiler(binaries), check=False,
+    )
+
+
+def test_the_sdist_has_what_builds_tests_and_measures(built: Distributions) -> None:
+    with tarfile.open(built.sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for wanted in [
+        "LICENSE", "README.md", "CHANGELOG.md", "Makefile", "setup.py", "pyproject.toml",
+        "conf/lb.toml", "scripts/system-packages", "loadtests/compare/configs/nginx.conf.in",
+        "tests/dist/test_distributions.py", "lbcore/includes/linux.pxd",
+        *(f"lbcore/{name}.pyx" for name in COMPILED),
+    ]:
+        assert wanted in names
+    assert not [name for name in names if name.endswith((".c", ".so", ".pyc"))]
+
+
+def test_the_wheel_has_compiled_modules_stubs_and_licence_but_no_sources_of_them(
+    built: Distributions,
+) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
+        names = set(archive.namelist())
+    modules = {Path(name).name.partition(".")[0] for name in names if name.endswith(".so")}
+    assert modules == COMPILED
+    assert {"lbcore/py.typed", "lbcore/_fastpath.pyi", "lbcore/_scoreboard.pxd"} <= names
+    assert f"lbcore-{__version__}.dist-info/licenses/LICENSE" in names
+    assert not [name for name in names if name.endswith((".c", ".pyx", ".pyc"))]
+    tops = {name.partition("/")[0] for name in names}
+    assert tops == {"lbcore", f"lbcore-{__version__}.dist-info"}
+
+
+def test_the_wheel_installs_and_answers_where_nothing_compiles(installed: Path) -> None:
+    for line in (["lbcore", "--version"], ["python", "-m", "lbcore", "--version"]):
+        said = run(installed, *line)
+        assert (said.returncode, said.stdout) == (0, f"lbcore, version {__version__}\n"), said
+    for missing in ("Cython", "setuptools"):
+        assert run(installed, "python", "-c", f"import {missing}").returncode != 0
+
+
+def test_the_installed_command_reads_the_default_configuration(installed: Path) -> None:
+    said = run(installed, "lbcore", "check", "--file-only", "-c", str(ROOT / "conf/lb.toml"))
+    assert said.returncode == 0, said.stderr
+
+
+def test_an_installed_worker_explains_itself(installed: Path) -> None:
+    """Importing it loads every compiled module."""
+    said = run(installed, "python", "-P", "-m", "lbcore.worker", "--help")
+    assert said.returncode == 0, said.stderr
