@@ -29,7 +29,9 @@ class Source:
     positions: Positions
 
     def problem(self, path: KeyPath, message: str, hint: str = "") -> Problem:
-        """A problem with the key at ``path``."""
+        """A problem with the key at ``path``; where one string stands for a list, with the list."""
+        if path and isinstance(path[-1], int) and path not in self.positions.lines:
+            path = path[:-1]
         return Problem(self.file, self.positions.line(path), key_text(path), message, hint)
 
 

@@ -37,6 +37,8 @@ def _tidy(node: Any) -> Any:
         if not (name == "title" and isinstance(item, str))
         and not (name == "default" and item is None)
     }
+    if "patternProperties" in tidy:     # names that match none are as bad as unknown keys
+        tidy["additionalProperties"] = False
     kinds = tidy.get("anyOf")
     if isinstance(kinds, list) and {"type": "null"} in kinds:
         rest = [kind for kind in kinds if kind != {"type": "null"}]
