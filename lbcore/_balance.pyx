@@ -34,6 +34,8 @@ cdef enum:
     WALK_LIMIT = 512            # table entries looked at before every backend is
     RACES = 4                   # lost against other workers before the first place will do
 
+cdef uint64_t SETTLED = <uint64_t> 1 << 63      # sets a shape apart from one never written
+
 
 # ---- who may take a connection -----------------------------------------------------------------
 
@@ -123,24 +125,26 @@ cdef uint32_t draw(picker_t *picker, uint64_t below) noexcept nogil:
 # and who is furthest behind takes it and pays the weights of all. What he is behind by is his lag.
 
 cdef void settle_lags(search_t *s) noexcept nogil:
-    """Gives backends a lag that this worker sees for the first time, and keeps lags of other
-    weights or plans from outlasting them."""
+    """Gives a lag to backends that this worker sees for the first time, and keeps lags of other
+    weights or plans from outlasting them. Rows come with a plan, and the supervisor writes the
+    pool's weight with every change of a backend, so as a rule there is nothing to do."""
     cdef picker_t *picker = s.picker
-    cdef uint64_t total = 0, shape
+    cdef uint64_t total = 0
+    cdef uint64_t shape = (<uint64_t> load32(&s.live.total_weight) << 32) | s.plan.version | SETTLED
+    cdef uint64_t *last = picker.shape + 2 * s.pool.row + (1 if s.first else 0)
     cdef int64_t limit
     cdef int64_t *lag
-    cdef uint64_t *last = picker.shape + 2 * s.pool.row + (1 if s.first else 0)
     cdef uint32_t i, fresh = 0
+    if shape == last[0]:
+        return
+    last[0] = shape
     for i in range(s.count):
         total += ramped(live_of(s, i))
         if not picker.seen[s.backends[i].row]:
             fresh += 1
     if total == 0:
+        last[0] = 0
         return
-    shape = mix(total) ^ s.plan.version
-    if fresh == 0 and shape == last[0]:
-        return
-    last[0] = shape
     limit = <int64_t> total
     for i in range(s.count):
         lag = picker.lag + s.backends[i].row
@@ -211,6 +215,7 @@ cdef int by_least_conn(search_t *s) noexcept nogil:
     """
     cdef uint64_t load, weight, inflight
     cdef uint32_t i, mine, _race
+    cdef uint32_t equals = 0
     cdef int best = PICK_NONE
     for _race in range(RACES):
         load = 0
@@ -223,9 +228,14 @@ cdef int by_least_conn(search_t *s) noexcept nogil:
             if weight == 0 or inflight * weight < load * mine:
                 load = inflight
                 weight = mine
+                best = <int> i
+                equals = 1
+            elif inflight * weight == load * mine:
+                equals += 1
         if weight == 0:
             return nobody(s)
-        best = furthest_behind(s, load, weight)
+        if equals > 1:
+            best = furthest_behind(s, load, weight)
         if best >= 0 and reserve(s, best, 0):
             return best
     return any_place(s)
