@@ -13,6 +13,7 @@ cdef enum EndFlag:              # what is known about one socket
     BOUNDARIES = 8              # a short read does not mean drained: unix socket, urgent data
     OUT_ARMED = 16              # EPOLLOUT is in its interest set
     FAILED = 32                 # an error is pending
+    URGENT = 64                 # urgent data has come: splice stops at its mark for good
 
 cdef enum FlowFlag:
     SPLICE = 1                  # stream: through a pipe

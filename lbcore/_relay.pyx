@@ -256,13 +256,13 @@ cdef int splice_once(relay_t *relay, flow_t *flow, end_t *source, end_t *destina
         source.flags &= ~<uint32_t> READABLE
         flow.flags |= EOF
         return FLOW_DONE
-    if errno == EAGAIN:
+    if errno == EAGAIN and not source.flags & URGENT:
         source_drained(flow, source)
         return FLOW_DONE
     if errno == EINTR:
         return FLOW_DONE
-    if errno == EINVAL or errno == ENOSYS:
-        # Not every kind of socket can be spliced: this one is copied from now on.
+    if errno == EINVAL or errno == ENOSYS or errno == EAGAIN:
+        # Not every kind of socket can be spliced, and none beyond the mark of urgent data.
         pipe_give(relay, flow)
         flow.flags &= ~SPLICE
         return copy_once(relay, flow, source, destination)

@@ -26,7 +26,7 @@ from lbcore._proxy cimport (
 )
 from lbcore._relay cimport (
     BOUNDARIES, CLOSED, EOF, FAILED, FIN, FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_ERROR, FLOW_WAIT,
-    MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, WRITABLE, buffer_data, buffer_give,
+    MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, URGENT, WRITABLE, buffer_data, buffer_give,
     buffer_t, buffer_take, end_t, flow_drop, flow_pump, flow_t,
 )
 from lbcore._scoreboard cimport (
@@ -686,8 +686,15 @@ cdef bint run_up(loop_t *loop, session_t *s) noexcept nogil:
     # explains why it stopped reading must not be lost to the reset.
     flow_drop(&loop.relay, &s.up)
     s.up.flags |= CLOSED
+    if s.down.flags & CLOSED:
+        # All it said was passed on, its end too. The error was reported to the write: no event
+        # will tell of it again.
+        session_end(loop, s, END_SERVER_RESET, True)
+        return False
     s.flags |= SERVER_LOST
-    s.server.flags |= READABLE
+    # The end is to be found by a read alone: last bytes that wait for a FIN (MSG_MORE) would be
+    # lost to the reset that comes instead.
+    s.server.flags |= READABLE | BOUNDARIES
     return run_down(loop, s)
 
 
@@ -749,13 +756,15 @@ cdef void note_events(end_t *end, uint32_t events) noexcept nogil:
         end.flags |= READABLE
     if events & EPOLLOUT:
         end.flags |= WRITABLE
-    if events & EPOLLRDHUP:
-        end.flags |= FIN
     if events & EPOLLPRI:
-        # Urgent data: reads stop at its mark, so a short read says nothing any more.
-        end.flags |= BOUNDARIES
+        # Reads stop at the mark of urgent data, so a short read says nothing any more.
+        end.flags |= BOUNDARIES | URGENT
     if events & EPOLLERR:
-        end.flags |= FAILED
+        # EPOLLRDHUP comes with a reset too. What was received before it is read up to the error:
+        # a short read must not pass for the end.
+        end.flags |= FAILED | BOUNDARIES
+    elif events & EPOLLRDHUP:
+        end.flags |= FIN
 
 
 cdef void session_client_event(loop_t *loop, session_t *s, uint32_t events) noexcept nogil:
@@ -772,7 +781,8 @@ cdef void session_client_event(loop_t *loop, session_t *s, uint32_t events) noex
             session_end(loop, s, END_CLIENT_RESET, True)
     elif s.state == SESSION_PROXY:
         read_proxy_header(loop, s)
-    elif events & (EPOLLERR | EPOLLHUP):
+    elif events & EPOLLERR:
+        # Not EPOLLHUP: a unix socket reports it when the client has sent all it wanted and closed.
         session_end(loop, s, END_CLIENT_GONE, True)
 
 

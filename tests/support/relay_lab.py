@@ -12,15 +12,17 @@ import os
 import random
 import select
 import selectors
+import signal
 import socket
 import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lbcore._scoreboard import BackendState
 from lbcore.config.plan import Address, BackendPlan, EjectionPlan, ListenerPlan, PoolPlan
 from tests.support.worker import WorkerHarness, listening
 
@@ -333,7 +335,7 @@ class Lab:
         self.listen(kind, **listener)
         self.apply(*pools)
 
-    def pretend(self, row: int, state: int, pool_plan: PoolPlan | None = None) -> None:
+    def pretend(self, row: int, state: BackendState) -> None:
         """Sets a backend's state on the scoreboard, as the supervisor would."""
         self.worker.scoreboard.set_backend(row, state, 1)
 
@@ -361,6 +363,17 @@ class Lab:
     def links(self, origin: Origin, count: int) -> list[tuple[socket.socket, socket.socket]]:
         """Several of them."""
         return [self.link(origin) for _ in range(count)]
+
+    @contextlib.contextmanager
+    def asleep(self) -> Iterator[None]:
+        """Stops the worker meanwhile: whatever is done, it sees all of it in one turn."""
+        pid = self.worker.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     # -- what is counted
 
