@@ -18,8 +18,8 @@ from lbcore.config.plan import Address
 from lbcore.config.problems import KeyPath
 from lbcore.config.values import format_duration, parse_backend, parse_bind, parse_source
 
-_HTTP_ONLY = ("path", "host", "expect_status", "expect_body")
-_CONSISTENT_ONLY = ("hash", "hash_on", "load_bound")
+HTTP_ONLY = ("path", "host", "expect_status", "expect_body")
+CONSISTENT_ONLY = ("hash", "hash_on", "load_bound")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ def _pool(path: KeyPath, name: str, pool: Pool) -> Iterator[Finding]:
                 needs=tuple((*one, key) for one in (at, seen) for key in ("address", "name")),
             )
     if pool.balance != "consistent":
-        for key in _CONSISTENT_ONLY:
+        for key in CONSISTENT_ONLY:
             if key in pool.model_fields_set:
                 yield Finding(
                     (*path, key),
@@ -302,7 +302,7 @@ def _source(path: KeyPath, pool: Pool) -> Iterator[Finding]:
 
 def _health(path: KeyPath, pool: Pool, health: Health) -> Iterator[Finding]:
     if health.type != "http":
-        for key in _HTTP_ONLY:
+        for key in HTTP_ONLY:
             if key in health.model_fields_set:
                 yield Finding(
                     (*path, key),

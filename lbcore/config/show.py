@@ -10,6 +10,7 @@ from typing import Any
 
 import toml
 
+from lbcore.config.checks import CONSISTENT_ONLY, HTTP_ONLY
 from lbcore.config.compile import admin_address, fast_interval_ms
 from lbcore.config.models import Config, Health, Listener, Pool
 from lbcore.config.values import format_duration
@@ -41,17 +42,18 @@ def _listener(shown: dict[str, Any], listener: Listener) -> None:
 
 def _pool(shown: dict[str, Any], pool: Pool) -> None:
     if pool.balance != "consistent":
-        for key in ("hash", "hash_on", "load_bound"):
+        for key in CONSISTENT_ONLY:
             del shown[key]
     if pool.health:
-        _health(shown["health"], pool.health)
+        shown["health"] = _health(shown["health"], pool.health)
 
 
-def _health(shown: dict[str, Any], health: Health) -> None:
+def _health(shown: dict[str, Any], health: Health) -> dict[str, Any]:
     shown["fast_interval"] = format_duration(fast_interval_ms(health))
     if health.type != "http":
-        for key in ("path", "host", "expect_status", "expect_body"):
+        for key in HTTP_ONLY:
             del shown[key]
+    return {key: shown[key] for key in Health.model_fields if key in shown}
 
 
 _ESCAPES = {ord('"'): '\\"', ord("\\"): "\\\\", ord("\n"): "\\n", ord("\t"): "\\t"} | {

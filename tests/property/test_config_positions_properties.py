@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from typing import Any
 
 import toml
@@ -16,7 +17,7 @@ from lbcore.config.problems import KeyPath
 KEYS = st.from_regex(r"[A-Za-z0-9_-]{1,8}", fullmatch=True)
 WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_characters="\x7f"))
 SCALARS = st.integers() | st.booleans() | WORDS
-STRINGS = {
+STRINGS: dict[str, Callable[[str], str]] = {
     "basic": lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"',
     "long": lambda text: '"""\n' + text.replace("\\", "\\\\").replace('"', '\\"') + '"""',
     "bare quotes": lambda text: '"""a""b"x' + text.replace("\\", "").replace('"', "") + '"""""',

@@ -17,8 +17,8 @@ settings.register_profile("config", suppress_health_check=[HealthCheck.too_slow]
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 COUNTS = st.integers(0, 2**31 - 1)
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
-LINES = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=20)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+LINES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 SHARES = st.floats(0, 1)
 PORTS = st.integers(1, 65535)
 POSITIVE = st.integers(1, MAX_DURATION_MS).map(format_duration)
