@@ -28,7 +28,7 @@ from lbcore.admin.contract import Control, ControlError, Json
 MAX_BODY = 64 * 1024
 FINISH = 5.0                 # seconds that running requests get when the server stops
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-CONTROL: web.AppKey[Control] = web.AppKey("control", Control)     # type: ignore[type-abstract]
+CONTROL: web.AppKey[Control] = web.AppKey("control", Control)
 
 
 class AdminServer:

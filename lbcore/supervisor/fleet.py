@@ -90,6 +90,8 @@ class Fleet:
         self._epochs: dict[Worker, int] = {}
         self._stale: dict[Worker, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._filled = asyncio.Event()
+        self._standing_down = False
 
     # -- looking
 
@@ -146,7 +148,8 @@ class Fleet:
             current, epoch = self.current, self._epoch
             if current is None:
                 raise RuntimeError("there is no plan yet")
-            sockets = [s for s in self.table.served_by(worker.slot) if s.bind in current.listener_of]
+            sockets = [s for s in self.table.served_by(worker.slot)
+                       if s.bind in current.listener_of]
             worker.give(sockets, self.table.label)
             await worker.apply(
                 current.version, current.image,
@@ -167,6 +170,8 @@ class Fleet:
 
     def keep(self, slot: Slot) -> None:
         """From now on a worker that ends in this slot is replaced."""
+        if self._standing_down:
+            return
         if slot.task is not None:
             slot.task.cancel()
         slot.task = asyncio.create_task(self._keep(slot), name=f"slot-{slot.index}")
@@ -195,6 +200,13 @@ class Fleet:
             await self._pause(slot, slot.backoff.died(time.monotonic() - began))
         else:
             slot.error = ""
+            self._filled.set()
+
+    async def when_complete(self) -> None:
+        """Waits until every slot has a serving worker."""
+        while not self.complete:
+            self._filled.clear()
+            await self._filled.wait()
 
     async def _pause(self, slot: Slot, delay: float) -> None:
         if delay:
@@ -242,6 +254,8 @@ class Fleet:
         except BaseException:
             worker.kill("no longer wanted")
             raise
+        if self._standing_down:
+            await self._give_up(worker, "lbcore is ending")
         self.starting.discard(worker)
         worker.phase = Phase.SERVING
         self.log.info("worker.started", slot=worker.slot, pid=worker.pid, seat=worker.place.seat)
@@ -303,7 +317,8 @@ class Fleet:
             self.dismiss(worker, sweep)
 
     def stand_down(self) -> None:
-        """Stops starting workers."""
+        """Stops starting workers, for good."""
+        self._standing_down = True
         for slot in self.slots.values():
             if slot.task is not None:
                 slot.task.cancel()
@@ -370,8 +385,8 @@ class Fleet:
 
     def _hung(self, worker: Worker, why: str) -> None:
         if worker.phase is not Phase.STARTING and not worker.killed:
-            self.log.error("worker.hung", message="killed and replaced", slot=worker.slot, pid=worker.pid,
-                           reason=why)
+            self.log.error("worker.hung", message="killed and replaced", slot=worker.slot,
+                           pid=worker.pid, reason=why)
             worker.kill(why)
 
     def heard(self, worker: Worker, message: Message) -> None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lbcore.config.plan import Address, ListenerPlan, Plan
 from lbcore.supervisor import reuseport
-from lbcore.supervisor.sockets import apply_options, open_tcp, open_unix, probe_tcp
+from lbcore.supervisor.sockets import apply_options, open_tcp, open_unix
 
 SHARED = -1      # the slot of a socket that all slots serve
 
@@ -69,32 +69,27 @@ class SocketTable:
         self.groups: dict[str, Group] = {}
         self._ids = itertools.count(first_id)
 
-    def open_missing(self, plan: Plan, slots: Iterable[int], ours: set[int]) -> list[ListenSocket]:
+    def open_missing(self, plan: Plan, slots: Iterable[int]) -> list[ListenSocket]:
         """Makes the sockets that ``plan`` needs for these slots and that do not exist yet.
 
-        Returns what it made. Raises BindError, in which case nothing was made. ``ours`` are the
-        pids of this instance, whose own sockets do not count as somebody in the way.
+        Returns what it made. Raises BindError, in which case nothing was made.
         """
         made: list[ListenSocket] = []
         try:
             for listener in plan.listeners:
                 for bind in listener.binds:
-                    self._open_group(bind, listener, slots, ours, made)
+                    self._open_group(bind, listener, slots, made)
         except BaseException:
             self.close(made)
             raise
         return made
 
     def _open_group(
-        self, bind: Address, listener: ListenerPlan, slots: Iterable[int], ours: set[int],
+        self, bind: Address, listener: ListenerPlan, slots: Iterable[int],
         made: list[ListenSocket],
     ) -> None:
         key = str(bind)
-        group = self.groups.get(key)
-        if group is None:
-            if not bind.path:
-                probe_tcp(bind, listener, ours)
-            group = Group(bind)
+        group = self.groups.get(key) or Group(bind)
         for slot in sorted(slots) if group.tcp else [SHARED]:
             if group.of_slot(slot) is not None:
                 continue
@@ -143,6 +138,22 @@ class SocketTable:
         """The sockets that the worker of a slot accepts from."""
         return [m for m in self if m.server in (slot, SHARED)]
 
+    def unknown_in(self, plan: Plan) -> Plan | None:
+        """The plan with every bind address that we hold already replaced by one that is always
+        free; None when we hold them all. For looking whether somebody else has the others.
+
+        SO_REUSEPORT would let us share an address silently with any process of the same user,
+        which would then get a part of the connections.
+        """
+        free = Address(host="127.0.0.1", port=0)
+        listeners = tuple(
+            replace(listener, binds=tuple(
+                free if str(bind) in self.groups else bind for bind in listener.binds))
+            for listener in plan.listeners)
+        if all(bind == free for listener in listeners for bind in listener.binds):
+            return None
+        return replace(plan, listeners=listeners)
+
     def retired_by(self, plan: Plan) -> list[ListenSocket]:
         """The sockets whose bind address is not in ``plan``."""
         kept = {str(bind) for listener in plan.listeners for bind in listener.binds}
@@ -189,7 +200,7 @@ class SocketTable:
                     with suppress(OSError):
                         Path(group.bind.path).chmod(listener.unix_mode)
 
-    def __iter__(self):    # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[ListenSocket]:
         for group in self.groups.values():
             yield from group.members
 

@@ -55,13 +55,13 @@ class Instance:
         directory cannot be used.
         """
         base = base_path(admin)
-        if not admin.path:
+        if not base.parent.is_dir():
+            # /run is empty after a reboot, so the last part of the path may have to be made.
+            if not base.parent.parent.is_dir():
+                raise InstanceError(
+                    f"the directory of the admin socket does not exist: {base.parent} "
+                    f"(make it, or change [admin] listen)")
             _make_directory(base.parent, 0o755)
-        elif not base.parent.is_dir():
-            raise InstanceError(
-                f"the directory of the admin socket does not exist: {base.parent} "
-                f"(make it, or change [admin] listen)"
-            )
         lock_path = base.with_name(base.name + ".lock")
         lock_fd = _lock(lock_path, admin)
         try:

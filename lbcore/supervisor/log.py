@@ -60,12 +60,13 @@ class Log:
         if LEVELS.get(level, 1) < LEVELS[self._plan.level]:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        fields = fields or {}
+        fields = {name: _clip(value) for name, value in (fields or {}).items()}
+        message = str(_clip(message))
         if self._plan.format == "json":
             record = {"time": now, "level": level, "event": event}
             if message:
                 record["message"] = message
-            line = json.dumps(record | dict(fields), default=str)
+            line = json.dumps(record | fields, default=str)
         else:
             parts = [f"{now} {level:<7} {event}"]
             if message:
@@ -116,6 +117,13 @@ def _open_file(path: str) -> int:
         return sys.__stderr__.fileno() if sys.__stderr__ else 2
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     return os.open(path, flags, 0o644)
+
+
+def _clip(value: object) -> object:
+    """A value short enough for several of its kind to fit into a line."""
+    if isinstance(value, str) and len(value) > MAX_LINE // 4:
+        return value[: MAX_LINE // 4] + "..."
+    return value
 
 
 def _text(value: object) -> str:

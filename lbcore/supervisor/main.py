@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lbcore.config import ConfigError
-from lbcore.config.plan import Plan
 from lbcore.supervisor import upgrade
 from lbcore.supervisor.instance import InstanceError
 from lbcore.supervisor.log import Log
-from lbcore.supervisor.settings import read
+from lbcore.supervisor.settings import Read, read
 from lbcore.supervisor.supervisor import StartError, Supervisor
 
 
@@ -29,9 +28,7 @@ def run(config_path: Path, resume: int = -1) -> int:
     try:
         found = read(config_path)
     except ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        return 2
+        return _bad_config(error)
     try:
         log = Log(found.plan.log)
     except OSError as error:
@@ -39,15 +36,18 @@ def run(config_path: Path, resume: int = -1) -> int:
         return 2
     for warning in found.warnings:
         log.warning("config.doubtful", message=str(warning))
-    return asyncio.run(_live(config_path, found.plan, log, resume))
+    try:
+        return asyncio.run(_live(config_path, found, log, resume))
+    except ConfigError as error:
+        return _bad_config(error)
 
 
-async def _live(config: Path, plan: Plan, log: Log, resume: int) -> int:
+async def _live(config: Path, found: Read, log: Log, resume: int) -> int:
     try:
         if resume >= 0:
-            supervisor = await upgrade.restore(config, plan, log, resume)
+            supervisor = await upgrade.restore(config, found, log, resume)
         else:
-            supervisor = Supervisor.create(config, plan, log)
+            supervisor = Supervisor.create(config, found.plan, log)
     except (InstanceError, OSError) as error:
         log.error("start.failed", message=str(error))
         return 1
@@ -57,9 +57,16 @@ async def _live(config: Path, plan: Plan, log: Log, resume: int) -> int:
         loop.add_signal_handler(number, action)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, actions)
     try:
+        over = asyncio.create_task(supervisor.run())
         if resume < 0:
-            await supervisor.start(plan)
-        await supervisor.run()
+            starting = asyncio.create_task(supervisor.start(found))
+            await asyncio.wait({starting, over}, return_when=asyncio.FIRST_COMPLETED)
+            if over.done():         # told to end before it was up
+                starting.cancel()
+                await asyncio.wait({starting})
+            else:
+                await starting
+        await over
     except StartError as error:
         log.error("start.failed", message=str(error))
         return error.exit_code
@@ -67,3 +74,9 @@ async def _live(config: Path, plan: Plan, log: Log, resume: int) -> int:
         await supervisor.close()
     log.info("stopped")
     return 0
+
+
+def _bad_config(error: ConfigError) -> int:
+    for problem in error.problems:
+        print(problem, file=sys.stderr)
+    return 2

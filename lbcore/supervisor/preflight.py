@@ -13,10 +13,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import lbcore.supervisor.main  # noqa: F401  (to prove that it can be imported)
 from lbcore._scoreboard import Scoreboard
 from lbcore.config import ConfigError
 from lbcore.config.plan import Plan
-from lbcore.supervisor import image, main
+from lbcore.supervisor import image
 from lbcore.supervisor.fleet import Fleet, LaunchError
 from lbcore.supervisor.groups import SocketTable
 from lbcore.supervisor.instance import Instance
@@ -26,7 +27,10 @@ from lbcore.supervisor.settings import read, settings_of, with_demos
 
 
 async def try_worker(plan: Plan, directory: Path) -> None:
-    """Takes one worker to its first plan and ends it. Raises LaunchError, ResolveError or others."""
+    """Takes one worker to its first plan and ends it.
+
+    Raises LaunchError, ResolveError, LookupError, ValueError or OSError.
+    """
     plan = image.without_listeners(with_demos(plan, directory))
     instance = Instance(directory / "lock", -1, directory,
                         os.open(directory, os.O_PATH | os.O_DIRECTORY))
@@ -37,7 +41,9 @@ async def try_worker(plan: Plan, directory: Path) -> None:
     members = image.members(plan, rows, await image.resolve(plan, {}))
     fleet.set_plan(1, image.build(1, plan, rows, members, {}), plan)
     try:
-        await fleet.launch(0)
+        await fleet.start(1)
+        if not fleet.complete:
+            raise LaunchError(fleet.slots[0].error)
     finally:
         await fleet.stop_all()
 
@@ -60,7 +66,6 @@ def check(config: Path) -> str:
 
 
 if __name__ == "__main__":
-    assert main.run     # noqa: S101  (imported for the imports' sake)
     problem = check(Path(sys.argv[1]))
     if problem:
         print(problem, file=sys.stderr)

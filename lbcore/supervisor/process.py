@@ -78,8 +78,8 @@ def start(
 ) -> subprocess.Popen[bytes]:
     """Runs a module of this installation in a process of its own, with these descriptors.
 
-    ``output`` takes what it prints, otherwise that goes where ours goes. It gets a session of its own: Ctrl-C in a terminal is for the supervisor to handle. Raises
-    OSError.
+    ``output`` takes what it prints, otherwise that goes where ours goes. It gets a session of its
+    own: Ctrl-C in a terminal is for the supervisor to handle. Raises OSError.
     """
     return subprocess.Popen(
         [*python_module(module), *arguments], stdin=subprocess.DEVNULL, pass_fds=descriptors,

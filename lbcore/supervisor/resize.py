@@ -28,7 +28,7 @@ async def grow(fleet: Fleet, plan: Plan, count: int) -> None:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        fleet.table.open_missing(plan, range(count), fleet.pids())
+        fleet.table.open_missing(plan, range(count))
     except BaseException:
         for worker in workers:
             worker.kill("no longer wanted")

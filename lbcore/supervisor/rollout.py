@@ -14,6 +14,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from lbcore._scoreboard import CAPACITY, Scoreboard
+from lbcore.config import ConfigError
+from lbcore.config.host import host_problems
+from lbcore.config.load import Source
 from lbcore.config.plan import Plan, PoolPlan
 from lbcore.health import HealthMonitor, PoolRows
 from lbcore.supervisor import image
@@ -57,6 +60,18 @@ class Rollout:
         """Rows of backends, pools and listeners that were ever used."""
         return self.backends.high, self.pools.high, self.listeners.high
 
+    def look_at_host(self, plan: Plan, source: Source) -> None:
+        """Raises ConfigError when this machine has something against a plan.
+
+        Such as somebody else listening on an address that we do not hold yet.
+        """
+        unknown = self.table.unknown_in(plan)
+        if unknown is None:
+            return
+        ours = self.fleet.pids()
+        if problems := host_problems(unknown, source, ignore=ours):
+            raise ConfigError(problems)
+
     async def apply(self, plan: Plan, slots: range, *, tell: bool = True) -> list[str]:
         """Puts a plan into force, for workers in these slots.
 
@@ -70,7 +85,7 @@ class Rollout:
             self.pools.assign(image.pool_keys(plan)),
             self.backends.assign(image.backend_keys(plan)),
         )
-        made = self.table.open_missing(plan, slots, self.fleet.pids())
+        made = self.table.open_missing(plan, slots)
         try:
             members = image.members(plan, rows, resolved)
             fd = image.build(self.version + 1, plan, rows, members, self._weights_in(plan))

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from lbcore.config import Problem, load_file, to_plan
+from lbcore.config.load import Source
 from lbcore.config.plan import Plan
 from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.fleet import Settings
@@ -24,13 +25,14 @@ class Read:
     """A configuration file that was read."""
 
     plan: Plan
+    source: Source           # where its keys stand, for problems that show only later
     warnings: list[Problem]
 
 
 def read(path: Path) -> Read:
     """The plan of a file. Raises ConfigError with every problem."""
     loaded = load_file(path)
-    return Read(to_plan(loaded.config), loaded.warnings)
+    return Read(to_plan(loaded.config), loaded.source, loaded.warnings)
 
 
 def with_demos(plan: Plan, runtime_dir: Path) -> Plan:

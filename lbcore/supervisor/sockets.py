@@ -1,4 +1,7 @@
-"""Making listening sockets: options, permissions, and who is in the way when a bind fails."""
+"""Making listening sockets: options, permissions, and what to say when a bind fails.
+
+Who is in the way of an address is ``lbcore.config.host``'s to find out, before we come here.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ import os
 import socket
 import stat
 from pathlib import Path
-
-import psutil
 
 from lbcore.config.plan import Address, ListenerPlan
 
@@ -52,28 +53,6 @@ def apply_options(sock: socket.socket, plan: ListenerPlan) -> None:
     sock.listen(plan.backlog)
 
 
-def probe_tcp(bind: Address, plan: ListenerPlan, ours: set[int]) -> None:
-    """Makes sure that nobody else listens on an address.
-
-    SO_REUSEPORT would let us share it silently with any process of the same user, which would
-    then get a part of the connections. ``ours`` are the pids whose sockets are no obstacle.
-    Raises BindError naming who is there.
-    """
-    family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            sock.bind((bind.host, bind.port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                holders = listeners_on(bind)
-                if holders and holders <= ours:
-                    return
-            raise BindError(_explain(bind, plan, error)) from error
-
-
 def open_unix(bind: Address, plan: ListenerPlan) -> socket.socket:
     """A listening unix socket; a file left behind by a dead process is replaced.
 
@@ -110,7 +89,7 @@ def remove_stale(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         raise OSError(errno.EEXIST, "the path exists and is not a socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.setblocking(False)     # noqa: FBT003
+        sock.setblocking(False)
         try:
             sock.connect(path)
         except ConnectionRefusedError:
@@ -121,50 +100,6 @@ def remove_stale(path: str) -> None:
         except BlockingIOError:     # its queue is full: somebody is there
             pass
     raise OSError(errno.EADDRINUSE, "somebody listens there already")
-
-
-def listeners_on(bind: Address) -> set[int]:
-    """Pids that listen on the port of ``bind`` at an address that overlaps it.
-
-    Processes of other users are only visible to root.
-    """
-    wildcards = {"0.0.0.0", "::"}
-    found = set()
-    kind = "tcp6" if ":" in bind.host else "tcp4"
-    for connection in psutil.net_connections(kind):
-        if connection.status != psutil.CONN_LISTEN or connection.laddr.port != bind.port:
-            continue
-        host = connection.laddr.ip
-        if (host == bind.host or host in wildcards or bind.host in wildcards) and connection.pid:
-            found.add(connection.pid)
-    return found
-
-
-def _explain(bind: Address, plan: ListenerPlan, error: OSError) -> str:
-    what = f"listener {plan.name!r} cannot listen on {bind}"
-    if error.errno == errno.EADDRINUSE:
-        return f"{what}: the address is in use{_holder(bind)}; stop that or choose another port"
-    if error.errno in {errno.EACCES, errno.EPERM}:
-        return (f"{what}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE"
-                if bind.port else f"{what}: not permitted; check the directory's owner and mode")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"{what}: this machine has no such address"
-    return f"{what}: {error.strerror or error}"
-
-
-def _holder(bind: Address) -> str:
-    """Who listens there, as words to put after "in use"."""
-    if bind.path:
-        pids = {c.pid for c in psutil.net_connections("unix") if c.laddr == bind.path and c.pid}
-    else:
-        pids = listeners_on(bind)
-    words = []
-    for pid in sorted(pids):
-        try:
-            words.append(f"{psutil.Process(pid).name()} (pid {pid})")
-        except psutil.Error:
-            words.append(f"pid {pid}")
-    return f" by {', '.join(words)}" if words else " by a process of another user"
 
 
 def open_admin(address: Address) -> socket.socket:
@@ -182,3 +117,15 @@ def open_admin(address: Address) -> socket.socket:
         sock.close()
         raise BindError(_explain(address, plan, error)) from error
     return sock
+
+
+def _explain(bind: Address, plan: ListenerPlan, error: OSError) -> str:
+    what = f"listener {plan.name!r} cannot listen on {bind}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{what}: the address is in use; `lbcore check` says by whom"
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return (f"{what}: not permitted; ports below 1024 need root or CAP_NET_BIND_SERVICE"
+                if bind.port else f"{what}: not permitted; check the directory's owner and mode")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{what}: this machine has no such address"
+    return f"{what}: {error.strerror or error}"

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from lbcore.supervisor.limits import connections_within, raise_descriptor_limit
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.meter import Meter
 from lbcore.supervisor.rollout import Rollout, every
-from lbcore.supervisor.settings import changes_that_wait, read, settings_of, with_demos
+from lbcore.supervisor.settings import Read, changes_that_wait, read, settings_of, with_demos
 from lbcore.supervisor.sockets import BindError, open_admin
 
 Json = dict[str, Any]
@@ -98,20 +99,24 @@ class Supervisor:
 
     # -- starting
 
-    async def start(self, plan: Plan) -> None:
-        """Brings everything up, taking over from an earlier supervisor. Raises StartError."""
-        plan = with_demos(plan, self.instance.runtime_dir)
+    async def start(self, found: Read) -> None:
+        """Brings everything up, taking over from an earlier supervisor.
+
+        Raises StartError, or ConfigError when this machine has something against the file.
+        """
+        plan = with_demos(found.plan, self.instance.runtime_dir)
         descriptors = raise_descriptor_limit()
-        self.log.info(
-            "limits", message=f"each worker can hold {connections_within(descriptors, plan.max_pipes):,} "
-            f"connections", descriptors=descriptors)
+        room = connections_within(descriptors, plan.max_pipes)
+        self.log.info("limits", message=f"each worker can hold {room:,} connections",
+                      descriptors=descriptors)
         self.workers_wanted = plan.workers
         orphans = await takeover.find_orphans(self.instance, self.fleet, self.log)
         takeover.adopt_sockets(self.table, orphans)
         try:
+            self.rollout.look_at_host(plan, found.source)
             self.use_settings(plan)
-            self.admin_socket = open_admin(plan.admin)
             await self.rollout.apply(plan, range(plan.workers), tell=False)
+            self.admin_socket = open_admin(plan.admin)
             if plan.pid_file:
                 self.instance.write_pid_file(plan.pid_file)
         except InstanceError as error:
@@ -151,9 +156,8 @@ class Supervisor:
 
     async def _relieve(self, orphans: list[Any]) -> None:
         """Lets the workers of an earlier supervisor go once every slot has one of ours."""
+        await self.fleet.when_complete()
         async with self.changing:
-            while not self.fleet.complete:
-                await asyncio.sleep(0.1)
             # Their copies are the last of sockets that no listener of ours wants.
             retired = self.table.retired_by(self.plan)
             await self.rollout.let_go()
@@ -247,23 +251,22 @@ class Supervisor:
             try:
                 found = read(self.config)
             except ConfigError as error:
-                for problem in error.problems:
-                    self.log.error("config.problem", message=str(problem))
-                raise ControlError(
-                    422, f"{self.config} has {len(error.problems)} problem(s); the configuration "
-                    f"in force stays", "mend them and reload again; `lbcore check` shows them too",
-                    [problem.as_dict() for problem in error.problems]) from error
+                raise self._refused(error) from error
             for warning in found.warnings:
                 self.log.warning("config.doubtful", message=str(warning))
             old, plan = self.plan, with_demos(found.plan, self.instance.runtime_dir)
             waiting = changes_that_wait(old, plan)
             for key in waiting:
-                self.log.warning("reload.needs_restart", message="stays as it was until a restart", key=key)
+                self.log.warning("reload.needs_restart", message="stays as it was until a restart",
+                                 key=key)
             # A count set by hand holds until the file says something new.
             wanted = plan.workers if plan.workers != old.workers else self.workers_wanted
             try:
+                self.rollout.look_at_host(plan, found.source)
                 settings_of(plan)
                 failures = await self.rollout.apply(plan, range(len(self.fleet.slots)))
+            except ConfigError as error:
+                raise self._refused(error) from error
             except CANNOT_APPLY as error:
                 raise ControlError(
                     422, str(error), "the configuration in force stays") from error
@@ -280,6 +283,14 @@ class Supervisor:
                 await self._resize(wanted)
             return {"plan_version": self.rollout.version, "workers_failed": failures,
                     "needs_restart": waiting}
+
+    def _refused(self, error: ConfigError) -> ControlError:
+        for problem in error.problems:
+            self.log.error("config.problem", message=str(problem))
+        return ControlError(
+            422, f"{self.config} has {len(error.problems)} problem(s); the configuration in force "
+            f"stays", "mend them and reload again; `lbcore check` shows them too",
+            [problem.as_dict() for problem in error.problems])
 
     async def set_drain(self, pool: str, backend: str, on: bool) -> Json:
         """Takes a backend out of service or puts it back."""
@@ -389,8 +400,8 @@ class Supervisor:
         for task in self._tasks:
             task.cancel()
         await self.admin.stop()
-        # Only after a failed start are there any: they go on as if we had never been.
-        left_alone = self.fleet.leave_orphans()
+        # After a failed start they go on as if we had never been.
+        left_alone = 0 if self.stopping else self.fleet.leave_orphans()
         await self.fleet.stop_all()
         await self.monitor.stop()
         await self.demos.stop()
@@ -399,7 +410,8 @@ class Supervisor:
             name = self.admin_socket.getsockname()
             self.admin_socket.close()
             if isinstance(name, str) and name and not name.startswith("\0"):
-                Path(name).unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    os.unlink(name)     # noqa: PTH108  (one system call at the very end)
         self.instance.leave()
 
 

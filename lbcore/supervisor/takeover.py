@@ -45,8 +45,8 @@ async def find_orphans(instance: Instance, fleet: Fleet, log: Log) -> list[Orpha
             log.debug("takeover.stale_door", door=door.name, error=str(error))
             continue
         orphans.append(orphan)
-        log.info("takeover.adopted", message="a worker of an earlier supervisor", pid=orphan.worker.pid,
-                 slot=orphan.worker.slot, sockets=len(orphan.sockets))
+        log.info("takeover.adopted", message="a worker of an earlier supervisor",
+                 pid=orphan.worker.pid, slot=orphan.worker.slot, sockets=len(orphan.sockets))
     return orphans
 
 

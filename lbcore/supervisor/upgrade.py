@@ -31,7 +31,7 @@ from lbcore.supervisor.groups import ListenSocket, SocketTable, address_of
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.process import Process, environment, python_module, start
-from lbcore.supervisor.settings import with_demos
+from lbcore.supervisor.settings import Read, with_demos
 from lbcore.supervisor.worker import Phase, Place, Worker
 
 if TYPE_CHECKING:
@@ -92,7 +92,8 @@ async def exec_new_version(supervisor: Supervisor) -> None:
             os.close(state)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
             supervisor.upgraded = _failed(f"cannot exec the new version: {error}")
-            supervisor.log.error("upgrade.failed", message="the running version goes on", error=str(error))
+            supervisor.log.error("upgrade.failed", message="the running version goes on",
+                                 error=str(error))
             for worker in supervisor.fleet.workers():
                 if worker.channel is not None:
                     worker.channel.resume()
@@ -142,12 +143,12 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
     }
 
 
-async def restore(config: Path, plan: Plan, log: Log, fd: int) -> Supervisor:
+async def restore(config: Path, found: Read, log: Log, fd: int) -> Supervisor:
     """The instance that an earlier version left behind, with its workers still serving.
 
     When its state makes no sense, starts over by an exec without it.
     """
-    from lbcore.supervisor.supervisor import Supervisor     # noqa: PLC0415  (it imports this)
+    from lbcore.supervisor.supervisor import Supervisor  # noqa: PLC0415  (it imports this)
 
     with os.fdopen(fd, "rb") as file:
         text = file.read()
@@ -155,15 +156,16 @@ async def restore(config: Path, plan: Plan, log: Log, fd: int) -> Supervisor:
         state = json.loads(text)
         if state["schema"] != SCHEMA:
             raise ValueError(f"its state has schema {state['schema']}, not {SCHEMA}")
-        instance = Instance.resume(plan.admin, state["lock"], state["pid_file"])
+        instance = Instance.resume(found.plan.admin, state["lock"], state["pid_file"])
         board, number, same_board = _board(state, log)
         table = _sockets(state)
         os.set_inheritable(state["bell"], False)
         supervisor = Supervisor(config, instance, log, board, number, state["bell"], table)
         if state["admin"] >= 0:
             supervisor.admin_socket = _socket(state["admin"])
-        await _fill(supervisor, state, with_demos(plan, instance.runtime_dir), same_board)
-    except (KeyError, TypeError, ValueError, LookupError, OSError) as error:
+        plan = with_demos(found.plan, instance.runtime_dir)
+        await _fill(supervisor, state, plan, same_board)
+    except Exception as error:      # noqa: BLE001  (whatever it is: traffic must go on)
         log.error("upgrade.state_unreadable", message="starting over, taking over from the workers",
                   error=repr(error))
         _start_over(config)
@@ -210,7 +212,8 @@ async def _replace_workers(supervisor: Supervisor) -> None:
                 await fleet.replace(slot)
             except LaunchError as error:
                 supervisor.upgraded = _failed(f"worker of slot {slot.index}: {error}")
-                log.error("upgrade.failed", message="old workers go on", slot=slot.index, error=str(error))
+                log.error("upgrade.failed", message="old workers go on", slot=slot.index,
+                          error=str(error))
                 return
         await supervisor.rollout.let_go()
         supervisor.upgraded = {"state": "done", "finished": _now()}
@@ -270,10 +273,10 @@ def _socket(fd: int) -> socket.socket:
 
 def _start_over(config: Path) -> None:
     """Execs once more, with nothing inherited: the workers become orphans and are taken over."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        if int(entry.name) > 2:
             with suppress(OSError):
-                os.set_inheritable(int(name), False)
+                os.set_inheritable(int(entry.name), False)
     command = [*python_module("lbcore.supervisor"), str(config)]
     os.execve(command[0], command, environment())
 

@@ -77,7 +77,7 @@ class Worker(Process):
 
     async def started_up(self, timeout: float) -> None:     # noqa: ASYNC109
         """Waits until the worker says that it is up. Raises TimeoutError or ChannelClosed."""
-        waits = {asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(self.ended.wait())}
+        waits = {asyncio.ensure_future(event.wait()) for event in (self._ready, self.ended)}
         try:
             await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
