@@ -1,0 +1,201 @@
+"""Killed workers, hung workers, a killed supervisor, upgrades: what clients notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.support.lbcore_lab import Lab, Load, echoes, eventually, first_line, running_lab
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with running_lab() as lab:
+        yield lab
+
+
+def connected(lab: Lab, count: int) -> list[socket.socket]:
+    clients = [lab.connect() for _ in range(count)]
+    for client in clients:
+        assert first_line(client) == "one"
+    return clients
+
+
+def test_killed_worker_loses_only_its_own_connections_and_refuses_none(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")], workers=2)
+    run = lab.start()
+    clients = connected(lab, 10)
+    victim = max(lab.workers(), key=lambda worker: int(worker["connections"]))
+    os.kill(victim["pid"], signal.SIGKILL)
+    # At once, most likely before the replacement: the slot's queue keeps what arrives.
+    late = connected(lab, 10)
+    run.wait_for("worker.died", pid=victim["pid"])
+    alive = sum(_alive(client) for client in clients)
+    assert alive == len(clients) - victim["connections"]
+    eventually(lambda: len(lab.workers()) == 2)
+    assert all(echoes(client) for client in late)
+    backend = lab.client.status()["pools"][0]["backends"][0]
+    eventually(lambda: lab.backend(backend["name"])["inflight"] == alive + len(late))
+    for client in [*clients, *late]:
+        client.close()
+
+
+def test_hung_worker_is_killed_and_replaced(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")], lbcore='hang_timeout = "2s"')
+    run = lab.start()
+    stopped = lab.workers()[0]["pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    run.wait_for("worker.hung", pid=stopped)
+    with lab.connect() as client:        # it waited in the slot's queue
+        assert first_line(client) == "one"
+    assert lab.workers()[0]["pid"] != stopped
+
+
+def test_traffic_goes_on_without_supervisor_and_a_new_one_takes_over(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")], workers=2)
+    first = lab.start()
+    old = {worker["pid"] for worker in lab.workers()}
+    load = Load(lab)
+    clients = connected(lab, 4)
+    first.process.kill()
+    first.process.wait()
+    clients += connected(lab, 4)
+    second = lab.start()
+    second.wait_for("takeover.adopted", count=2)
+    second.wait_for("worker.draining", count=2)
+    clients += connected(lab, 4)
+    load.stop()
+    assert load.failures == []
+    assert load.done > 50
+    new = {worker["pid"] for worker in lab.workers()}
+    assert len(new) == 2
+    assert not new & old
+    assert all(echoes(client) for client in clients)
+    for client in clients:
+        client.close()
+    eventually(lambda: not any(psutil.pid_exists(pid) for pid in old))
+    assert lab.stop() == 0
+    assert sorted(path.name for path in lab.directory.iterdir()) == ["lb.toml"]
+
+
+def test_takeover_with_another_plan_serves_that_plan(lab: Lab) -> None:
+    path = lab.directory / "web.sock"
+    one = lab.side.backend("one")
+    lab.write([one], workers=3, bind=[f"127.0.0.1:{lab.port}", f"unix:{path}"])
+    first = lab.start()
+    first.process.kill()
+    first.process.wait()
+    lab.write([lab.side.backend("two")], workers=1)
+    second = lab.start()
+    second.wait_for("worker.draining", count=3)
+    for _ in range(6):
+        with lab.connect() as client:
+            assert first_line(client) == "two"
+    eventually(lambda: len(lab.client.status()["workers"]) == 1)
+    assert not path.exists()
+
+
+def test_takeover_after_a_worker_died_too_loses_nothing_later(lab: Lab) -> None:
+    """Its sockets went with it, so the kernel's order of the group is not known any more."""
+    lab.write([lab.side.backend("one")], workers=3)
+    first = lab.start()
+    first.process.kill()
+    first.process.wait()
+    dead = [p for p in lab.processes() if "--slot=1" in p.cmdline()]
+    assert len(dead) == 1
+    dead[0].kill()
+    psutil.wait_procs(dead, timeout=5)
+    second = lab.start()
+    second.wait_for("worker.draining", count=2)
+    load = Load(lab)
+    for count in (1, 3, 2):
+        lab.client.workers(count)
+    load.stop()
+    assert load.failures == []
+
+
+def test_failed_takeover_leaves_the_old_workers_serving(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")], workers=2)
+    first = lab.start()
+    first.process.kill()
+    first.process.wait()
+    lab.write(["no-such-host.invalid:80"], workers=2)
+    second = lab.start(wait=False)
+    assert second.wait() == 2
+    for client in connected(lab, 6):
+        client.close()
+    lab.write([lab.side.backend("two")], workers=2)
+    lab.start().wait_for("worker.draining", count=2)
+    with lab.connect() as client:
+        assert first_line(client) == "two"
+
+
+def test_upgrade_replaces_workers_and_supervisor_and_fails_no_connection(lab: Lab) -> None:
+    one = lab.side.backend("one")
+    lab.write([one, lab.side.backend("two")], workers=2)
+    run = lab.start()
+    lab.client.weight("main", one, 7)
+    lab.client.drain("main", one)
+    old = {worker["pid"] for worker in lab.workers()}
+    load = Load(lab)
+    client = lab.connect()
+    assert first_line(client) == "two"
+    for generation in (2, 3):
+        lab.command("upgrade")
+        said = lab.client.status()
+        assert (said["generation"], said["pid"]) == (generation, run.pid)
+    load.stop()
+    assert load.failures == []
+    assert not {worker["pid"] for worker in lab.workers()} & old
+    assert echoes(client)
+    shown = lab.backend(one)
+    assert (shown["weight"], shown["draining"]) == (7, True)
+    client.close()
+    assert lab.stop() == 0
+    assert not lab.processes()
+
+
+def test_upgrade_to_something_that_does_not_start_changes_nothing(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")])
+    lab.start()
+    before = lab.workers()
+    lab.write([lab.side.backend("one")], lbcore="colour = 'red'")
+    done = lab.command("upgrade", "--admin", f"unix:{lab.admin}", check=False)
+    assert done.returncode == 1
+    assert "colour" in done.stderr
+    assert [w["pid"] for w in lab.workers()] == [w["pid"] for w in before]
+    assert lab.client.status()["generation"] == 1
+    for client in connected(lab, 2):
+        client.close()
+
+
+def test_reload_resize_and_upgrade_work_after_an_upgrade(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")], workers=2)
+    lab.start()
+    lab.command("upgrade")
+    lab.client.workers(3)
+    lab.write([lab.side.backend("two")], workers=2)
+    lab.client.reload()
+    lab.client.workers(1)
+    for _ in range(4):
+        with lab.connect() as client:
+            assert first_line(client) == "two"
+    victim = lab.workers()[0]["pid"]
+    os.kill(victim, signal.SIGKILL)
+    lab.run.wait_for("worker.died", pid=victim)
+    with lab.connect() as client:
+        assert first_line(client) == "two"
+    lab.command("stop")
+    assert lab.run.wait() == 0
+
+
+def _alive(client: socket.socket) -> bool:
+    try:
+        return echoes(client)
+    except (ConnectionError, EOFError):
+        return False
