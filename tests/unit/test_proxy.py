@@ -231,7 +231,10 @@ def test_version_2_is_written_as_the_specification_has_it() -> None:
 
 @pytest.mark.parametrize(
     ("source", "destination"),
-    [(None, None), (at("1.2.3.4", 1), None), (None, at("::1", 1)), (at("1.2.3.4", 1), at("::1", 1))],
+    [
+        (None, None), (at("1.2.3.4", 1), None), (None, at("::1", 1)),
+        (at("1.2.3.4", 1), at("::1", 1)),
+    ],
 )
 def test_ends_that_no_header_can_name_are_not_named(
     source: Endpoint, destination: Endpoint
@@ -321,7 +324,8 @@ def test_text_is_short_and_canonical(address: str, expected: str) -> None:
         ("1.2.3.4/32", "1.2.3.4", True), ("1.2.3.4/32", "1.2.3.5", False),
         ("0.0.0.0/0", "9.9.9.9", True), ("0.0.0.0/0", "::1", False), ("::/0", "1.2.3.4", False),
         ("::/0", "::1", True), ("fe80::/10", "febf::1", True), ("fe80::/10", "fec0::1", False),
-        ("::1/128", "::1", True), ("::1/128", "::2", False), ("2001:db8::/33", "2001:db8:8000::", False),
+        ("::1/128", "::1", True), ("::1/128", "::2", False),
+        ("2001:db8::/33", "2001:db8:7fff::", True), ("2001:db8::/33", "2001:db8:8000::", False),
         ("10.0.0.0/8", "::ffff:10.1.2.3", True), ("10.0.0.0/8", "::ffff:11.1.2.3", False),
         ("10.0.0.0/8", "::10.1.2.3", False), ("::ffff:0:0/96", "::ffff:1.2.3.4", True),
     ],

@@ -40,7 +40,10 @@ def test_a_timer_on_a_tick_fires_on_that_tick() -> None:
     assert fired(wheel, 10 * TICK) == [0]
 
 
-@pytest.mark.parametrize("ahead", [1, 63, 64, 65, 4095, 4096, 4097, 262143, 262144, 262145, 10**7, 2**24, 10**8, 2**31 - 1])
+@pytest.mark.parametrize(
+    "ahead",
+    [1, 63, 64, 65, 4095, 4096, 4097, 262143, 262144, 262145, 10**7, 2**24, 10**8, 2**31 - 1],
+)
 @pytest.mark.parametrize("start", [0, 1, 63, 4095, 262143, (1 << 24) - 1, (1 << 32) - 5])
 def test_every_level_is_exact_to_the_tick_wherever_the_clock_stands(start: int, ahead: int) -> None:
     wheel = Wheel(start * TICK, 1)
@@ -74,9 +77,9 @@ def test_a_round_that_was_left_early_goes_on_where_it_was() -> None:
     wheel = Wheel(0, 10)
     for index in range(10):
         wheel.set(index, 100)
-    first = [wheel.advance(1_000) for _ in range(4)]
+    first = {wheel.advance(1_000) for _ in range(4)}
     assert wheel.timeout(1_000, -1) == 0
-    assert sorted([*first, *fired(wheel, 1_000)]) == list(range(10))
+    assert first | {*fired(wheel, 1_000)} == {*range(10)}
 
 
 def test_earlier_ticks_come_first_after_a_long_stop() -> None:
