@@ -689,7 +689,7 @@ cdef bint run_up(loop_t *loop, session_t *s) noexcept nogil:
     if s.down.flags & CLOSED:
         # All it said was passed on, its end too. The error was reported to the write: no event
         # will tell of it again.
-        session_end(loop, s, END_SERVER_RESET, True)
+        session_end(loop, s, END_SERVER_RESET, False)
         return False
     s.flags |= SERVER_LOST
     # The end is to be found by a read alone: last bytes that wait for a FIN (MSG_MORE) would be
@@ -722,6 +722,10 @@ cdef bint run_down(loop_t *loop, session_t *s) noexcept nogil:
         defer(loop, s)
         return True
     if result == FLOW_DONE and not s.flags & SERVER_LOST:
+        if s.server.flags & FAILED and not s.up.flags & CLOSED:
+            # Reset behind its orderly end: its stream is complete, but it takes nothing more.
+            session_end(loop, s, END_SERVER_RESET, False)
+            return False
         return pass_end(loop, s, &s.down, &s.up, &s.client)
     if result == FLOW_DONE or result == FLOW_SOURCE_ERROR:
         if not s.down.flags & SPOKE:
@@ -794,7 +798,7 @@ cdef void session_server_event(loop_t *loop, session_t *s, uint32_t events) noex
         if events & EPOLLOUT and not run_up(loop, s):
             return
         if s.server.flags & FAILED and s.down.flags & CLOSED:
-            session_end(loop, s, END_SERVER_RESET, True)
+            session_end(loop, s, END_SERVER_RESET, False)
     elif s.state == SESSION_CONNECTING:
         if events & (EPOLLERR | EPOLLHUP):
             connect_lost(loop, s, False)

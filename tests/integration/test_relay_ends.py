@@ -10,7 +10,16 @@ import pytest
 
 from lbcore._scoreboard import BackendState
 from tests.support.relay_lab import (
-    Lab, ending, fill, is_quiet, pool, read_exactly, read_to_end, reset, until,
+    Lab,
+    block,
+    ending,
+    fill,
+    is_quiet,
+    pool,
+    read_exactly,
+    read_to_end,
+    reset,
+    until,
 )
 
 KINDS = [("tcp", "tcp"), ("unix", "unix")]
@@ -105,7 +114,7 @@ def test_what_a_client_sent_before_it_closed_arrives_even_when_it_had_to_wait_fo
     lines = [b"first" * 10, b"second" * 10, b"third" * 10]
     for line in lines:
         lab.connect(line).close()
-        until(lambda expected=lines.index(line) + 1: lab.board.pool(0)["waiting"] == expected)
+    until(lambda: lab.board.pool(0)["waiting"] == len(lines))
     lab.pretend(0, BackendState.STATE_UP)
     for line in lines:
         assert read_to_end(origin.accept()) == (line, "eof")
@@ -297,6 +306,23 @@ def test_a_client_that_goes_on_sending_to_a_server_that_has_closed_is_ended_at_o
                 client.sendall(b"x" * 1_000_000)
     lab.expect_ended(server_reset=10)
     lab.expect_nothing_held()
+
+
+def test_a_reset_behind_the_orderly_end_of_a_server_ends_the_connection_once_all_is_read(
+        lab: Lab) -> None:
+    """Nobody takes what the client sends any more, but the server's stream was complete."""
+    origin = lab.origin()
+    lab.serve(pool(origin))
+    client, server = lab.link(origin)
+    sent = block(lab, server)
+    server.sendall(b"the end")
+    server.close()
+    client.sendall(b"x" * 100)      # answered with a reset
+    until(lambda: lab.board.listener_totals(0)["bytes_up"] == 100)
+    lab.let_turn()
+    got, how = read_to_end(client)
+    assert (len(got), got[-7:], how) == (sent + 7, b"the end", "eof")
+    lab.expect_ended(server_reset=1)
 
 
 def test_a_stream_that_a_server_cannot_finish_is_never_cut_silently(lab: Lab) -> None:

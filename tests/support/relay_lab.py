@@ -8,6 +8,7 @@ asked to (`Echo`).
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import select
@@ -16,6 +17,7 @@ import signal
 import socket
 import struct
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -91,6 +93,24 @@ def fill(sock: socket.socket, most: int = 1 << 30) -> int:
         with contextlib.suppress(BlockingIOError):
             sent += sock.send(chunk, socket.MSG_DONTWAIT)
     return sent
+
+
+def block(lab: Lab, sender: socket.socket) -> int:
+    """Sends just so much that the worker holds bytes it cannot pass on, and the sender's own
+    socket is empty again; returns how many bytes went."""
+    sent = 0
+    chunk = bytes(1 << 14)
+    while not lab.seat["buffers"] + lab.seat["pipes"]:
+        sender.sendall(chunk)
+        sent += len(chunk)
+        until(lambda: unsent(sender) == 0)
+        lab.let_turn()
+    return sent
+
+
+def unsent(sock: socket.socket) -> int:
+    """Bytes that the peer has not acknowledged."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), "little")
 
 
 class Stream:
@@ -410,6 +430,16 @@ class Lab:
         assert self.board.pool(0) == {"inflight": 0, "waiting": 0, "flags": 0}
         assert [self.board.inflight(row) for row in backends] == [0 for _ in backends]
         assert self.board.reconcile(16, 4, 4) == []
+
+    def let_turn(self) -> None:
+        """Waits until the worker has dealt with all that has reached it.
+
+        Two packets on its control channel: when the second is answered, a turn has begun and
+        ended after everything before the first.
+        """
+        for _ in range(2):
+            self.worker.send({"op": "release", "id": 0, "sockets": []})
+            assert self.worker.receive() == {"op": "released", "id": 0}
 
     def descriptors(self) -> int:
         """Descriptors that the worker process has open."""
