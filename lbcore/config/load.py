@@ -75,7 +75,8 @@ def parse(text: str, file: str) -> Loaded:
             ]
         )
     config, explained, salvage = _validated(raw)
-    spoiled = [one.spoils for one in explained]
+    # a misspelt key spoils the one that was meant, unless that is there as well
+    spoiled = [one.path if one.spoils in positions.lines else one.spoils for one in explained]
     problems = [source.problem(one.path, one.message, one.hint) for one in explained]
     pools = raw.get("pool", {})
     for finding in checks.errors(config, list(pools) if isinstance(pools, dict) else []):
@@ -190,11 +191,14 @@ def _validated(raw: dict[str, Any]) -> tuple[Config, list[Explained], _Salvage]:
             # pydantic marks an error in a table's name by a last part "[key]"
             location = tuple(part for part in detail["loc"] if part != "[key]")
             located.append((detail, salvage.original(location)))
-        spoiled = [one.spoils for one in explained]
-        for detail, path in located:
-            if not _depends(path, [path], spoiled):
-                explained.append(explain(detail, path))
-            salvage.cut(path)
+        known = [one.spoils for one in explained]
+        told = [(detail["type"], explain(detail, path)) for detail, path in located]
+        meant = {one.spoils for kind, one in told if kind == "extra_forbidden"}
+        for kind, one in told:
+            misspelt = kind == "missing" and one.path in meant
+            if not misspelt and not _depends(one.path, [one.path], known):
+                explained.append(one)
+            salvage.cut(one.path)
 
 
 def _syntax_problem(text: str, file: str, message: str) -> Problem:

@@ -458,6 +458,18 @@ def test_a_problem_reads_as_one_line_with_everything_in_it() -> None:
 
 def test_a_misspelt_key_is_not_told_again_as_missing() -> None:
     assert only(GOOD.replace("backends =", "backend =")).hint == 'did you mean "backends"?'
+    assert only(GOOD.replace("name =", "nmae =")).hint == 'did you mean "name"?'
+
+
+def test_a_misspelt_key_does_not_hide_mistakes_in_the_right_one() -> None:
+    found = problems(GOOD.replace("bind =", 'bnid = "x"\nbind = 5 #'))
+    assert [(problem.line, problem.key) for problem in found] == [
+        (3, "listener[0].bnid"), (4, "listener[0].bind"),
+    ]
+    found = problems(GOOD + "backend = []\n" + "demo = 0\n")
+    assert [problem.key for problem in found] == ["pool.web.backend"]
+    found = problems(GOOD.replace('["10.0.0.1:8000"]', "[]\nbackend = []"))
+    assert [problem.key for problem in found] == ["pool.web.backends", "pool.web.backend"]
 
 
 @pytest.mark.parametrize(
