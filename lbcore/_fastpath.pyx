@@ -245,6 +245,7 @@ cdef class Loop:
         loop.epoll = epoll_create1(EPOLL_CLOEXEC)
         if loop.epoll < 0:
             raise OSError(errno, os.strerror(errno), "epoll_create1")
+        loop.seat.pid = os.getpid()
         store32(&loop.seat.state, SEAT_SERVING)
 
     def __dealloc__(self):
