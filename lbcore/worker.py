@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import array
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -22,14 +21,13 @@ import sys
 import time
 from typing import Any
 
-from lbcore._fastpath import WAKE_DRAINED, WAKE_NOTICE, Loop
+from lbcore._fastpath import Loop, Wake
 from lbcore._scoreboard import Scoreboard
 
 CONTROL, DOOR = 0, 1            # numbers of the watched descriptors
 MAX_PACKET = 65536
 MAX_DESCRIPTORS = 250           # the kernel's limit is 253 a message
 LISTED_AT_ONCE = 200
-PR_SET_NAME = 15
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE,
            signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
 
@@ -190,7 +188,7 @@ class Worker:
         """Serves until told to end; returns the exit code."""
         while True:
             woken = self.loop.run(self.time_left())
-            if woken & WAKE_NOTICE:
+            if woken & Wake.WAKE_NOTICE:
                 for event in self.loop.notices():
                     self.say({"op": "log", "level": "warning", "event": event,
                               "connections": self.loop.connections})
@@ -198,7 +196,7 @@ class Worker:
                 self.listen()
             if woken & 1 << DOOR:
                 self.answer_door()
-            if self.loop.draining and (woken & WAKE_DRAINED or self.time_left() == 0):
+            if self.loop.draining and (woken & Wake.WAKE_DRAINED or self.time_left() == 0):
                 self.loop.end_all()
                 self.say({"op": "drained"})
                 return 0
@@ -227,8 +225,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)   # a terminal's signals are the supervisor's
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_NAME, f"lbcore-w{options.slot}".encode(), 0, 0, 0)
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as name:  # noqa: PTH123
+        name.write(f"lbcore-w{options.slot}")
     if options.cpu is not None:
         with contextlib.suppress(OSError):      # a CPU that went away is no reason not to serve
             os.sched_setaffinity(0, {options.cpu})
