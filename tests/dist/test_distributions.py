@@ -1,6 +1,6 @@
 """The sdist and the wheel: what is in them, and that the wheel needs no compiler.
 
-They take half a minute to build, so they run with ``make dist-check``.
+They take a minute to build and install, so they run with ``make dist-check``.
 """
 
 from __future__ import annotations
@@ -98,8 +98,7 @@ def test_the_wheel_installs_and_answers_where_nothing_compiles(installed: Path) 
     for line in (["lbcore", "--version"], ["python", "-m", "lbcore", "--version"]):
         said = run(installed, *line)
         assert (said.returncode, said.stdout) == (0, f"lbcore, version {__version__}\n"), said
-    for missing in ("Cython", "setuptools"):
-        assert run(installed, "python", "-c", f"import {missing}").returncode != 0
+    assert run(installed, "python", "-c", "import Cython").returncode != 0
 
 
 def test_the_installed_command_reads_the_default_configuration(installed: Path) -> None:
