@@ -89,7 +89,7 @@ def fill(sock: socket.socket, most: int = 1 << 30) -> int:
     """Sends until nobody takes any more for a while; returns how many bytes went."""
     sent = 0
     chunk = bytes(1 << 16)
-    while sent < most and select.select([], [sock], [], 0.2)[1]:
+    while sent < most and select.select([], [sock], [], 0.1)[1]:
         with contextlib.suppress(BlockingIOError):
             sent += sock.send(chunk, socket.MSG_DONTWAIT)
     return sent
