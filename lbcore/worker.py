@@ -196,7 +196,9 @@ class Worker:
                 self.listen()
             if woken & 1 << DOOR:
                 self.answer_door()
-            if self.loop.draining and (woken & Wake.WAKE_DRAINED or self.time_left() == 0):
+            # Asked for here, not by WAKE_DRAINED alone: told to drain while it has no connection,
+            # the loop would sleep for another turn before it says so.
+            if self.loop.draining and (not self.loop.connections or self.time_left() == 0):
                 self.loop.end_all()
                 self.say({"op": "drained"})
                 return 0
