@@ -607,7 +607,7 @@ cdef int connect_backend(loop_t *loop, session_t *s, const pool_t *pool) noexcep
     if family != AF_UNIX:
         set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1)
         if pool.flags & (POOL_SOURCE_BIND | POOL_TRANSPARENT) and not bind_source(s, pool, fd, family):
-            return CONNECT_FAILED
+            return CONNECT_INTERNAL     # our address, our rights: no backend is to blame
         if held != NULL:
             # Data follows at once: let the last acknowledgement of the handshake ride on it.
             # Without data it must not be held back, or a server that speaks first would wait.

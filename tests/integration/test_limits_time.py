@@ -143,7 +143,7 @@ def test_connect_that_takes_too_long_is_given_up_and_counted(lab: Lab) -> None:
     hole = lab.blackhole()
     lab.serve(pool(hole, connect_timeout_ms=150, connect_attempts=1))
     with Clock() as clock:
-        assert ending(lab.connect(b"hello")) == "reset"
+        assert lab.turned_away(b"hello")
     assert 0.1 < clock.seconds < 0.15 + LATE
     lab.expect_ended(connect_failed=1)
     assert lab.backend()["timeouts"] == 1
@@ -155,7 +155,7 @@ def test_connect_budget_bounds_all_attempts_together(lab: Lab) -> None:
     holes = [lab.blackhole() for _ in range(4)]
     lab.serve(pool(*holes, connect_timeout_ms=150, connect_attempts=100, connect_budget_ms=400))
     with Clock() as clock:
-        assert ending(lab.connect()) == "reset"
+        assert lab.turned_away()
     assert 0.35 < clock.seconds < 0.4 + LATE
     lab.expect_ended(connect_failed=1)
     assert sum(lab.backend(row)["timeouts"] for row in range(4)) == 3
@@ -168,7 +168,7 @@ def test_connection_that_finds_every_backend_down_is_reset_after_the_queue_timeo
     lab.serve(pool(origin, queue_timeout_ms=150))
     lab.pretend(0, BackendState.STATE_DOWN)
     with Clock() as clock:
-        assert ending(lab.connect(b"hello")) == "reset"
+        assert lab.turned_away(b"hello")
     assert 0.1 < clock.seconds < 0.15 + LATE
     lab.expect_ended(no_backend=1)
     lab.expect_nothing_held()
@@ -179,7 +179,7 @@ def test_header_that_does_not_come_is_waited_for_no_longer_than_configured(lab: 
     lab.serve(pool(origin), proxy_protocol=True, proxy_header_timeout_ms=150)
     for part in (b"", b"PROXY TCP4 "):
         with Clock() as clock:
-            assert ending(lab.connect(part)) == "reset"
+            assert lab.turned_away(part)
         assert 0.1 < clock.seconds < 0.15 + LATE
     lab.expect_ended(proxy_timeout=2)
     assert origin.nobody_came(0)

@@ -378,7 +378,16 @@ class Lab:
     def link(self, origin: Origin, listener: int = 0) -> tuple[socket.socket, socket.socket]:
         """A client and the backend's end of its connection."""
         client = self.connect(listener=listener)
-        return client, self.keep(origin.accept())
+        server = self.keep(origin.accept())
+        self.let_turn()     # until the worker knows of the connection, too
+        return client, server
+
+    def turned_away(self, data: bytes = b"", *, listener: int = 0, source: str = "") -> bool:
+        """Whether a client that sends ``data`` is reset, however early, and hears nothing."""
+        try:
+            return ending(self.connect(data, listener=listener, source=source)) == "reset"
+        except (ConnectionResetError, BrokenPipeError):
+            return True
 
     def links(self, origin: Origin, count: int) -> list[tuple[socket.socket, socket.socket]]:
         """Several of them."""
