@@ -97,8 +97,8 @@ class RowTable:
 
     def restore(self, state: dict[str, list[list[object]]]) -> None:
         """What :meth:`export` gave."""
-        self.live = {tuple(key): row for key, row in state["live"]}    # type: ignore
-        self.retired = {row: Retired(tuple(key), since, hold)          # type: ignore
+        self.live = {tuple(key): row for key, row in state["live"]}    # type: ignore[arg-type, misc]
+        self.retired = {row: Retired(tuple(key), since, hold)          # type: ignore[arg-type, misc]
                         for row, key, since, hold in state["retired"]}
-        self._free = list(state["free"])        # type: ignore
-        self.high = state["high"]               # type: ignore
+        self._free = list(state["free"])        # type: ignore[arg-type]
+        self.high = state["high"]               # type: ignore[assignment]

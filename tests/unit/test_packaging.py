@@ -8,8 +8,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 from lbcore import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -33,14 +31,6 @@ def test_cython_is_needed_to_build_and_not_to_run() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert any(need.startswith("cython") for need in project["build-system"]["requires"])
     assert not any(need.startswith("cython") for need in project["project"]["dependencies"])
-
-
-@pytest.mark.parametrize("source", sorted(
-    path.relative_to(ROOT).as_posix() for path in (ROOT / "lbcore").rglob("*.py")
-    if "# type: ignore" in path.read_text()
-))
-def test_nothing_is_hidden_from_mypy_without_its_error_code(source: str) -> None:
-    assert not re.search(r"# type: ignore(?!\[)", (ROOT / source).read_text())
 
 
 def test_documents_link_to_files_that_exist() -> None:
