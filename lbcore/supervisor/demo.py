@@ -17,12 +17,11 @@ from typing import Any
 
 from lbcore.config.plan import Address, BackendPlan, Plan, PoolPlan
 from lbcore.supervisor.backoff import Backoff
-from lbcore.supervisor.instance import Instance
+from lbcore.supervisor.instance import MAX_UNIX_PATH, Instance
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.process import Process, start
 from lbcore.supervisor.worker import Identity
 
-MAX_PATH = 107               # sun_path less its zero byte
 STOP_PATIENCE = 2.0
 Name = tuple[str, int]       # pool, number from 1
 
@@ -45,7 +44,7 @@ def socket_path(runtime_dir: Path, name: Name) -> Path:
     """Where a demonstration backend listens; long pool names are shortened to fit."""
     pool, number = name
     path = runtime_dir / f"demo-{pool}-{number}.sock"
-    if len(os.fsencode(path)) > MAX_PATH:
+    if len(os.fsencode(path)) > MAX_UNIX_PATH:
         path = runtime_dir / f"demo-{zlib.crc32(pool.encode()):08x}-{number}.sock"
     return path
 

@@ -144,6 +144,8 @@ class Fleet:
 
     async def _brought_up(self, worker: Worker | None) -> None:
         """Sends the worker whatever it lacks until it is as the fleet should be."""
+        if worker is not None and worker.place.board != self.board_number:
+            raise WorkerRefused("it is of an earlier version that reads another scoreboard")
         while worker is not None and self._epochs.get(worker) != self._epoch:
             current, epoch = self.current, self._epoch
             if current is None:

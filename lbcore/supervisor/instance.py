@@ -15,6 +15,8 @@ from pathlib import Path
 
 from lbcore.config.plan import Address
 
+MAX_UNIX_PATH = 107          # sun_path less its zero byte
+
 
 class InstanceError(Exception):
     """This instance cannot be set up; the text says why and what to try."""
@@ -41,6 +43,7 @@ def base_path(admin: Address) -> Path:
 class Instance:
     """The files of a running instance."""
 
+    admin: Address
     lock_path: Path
     lock_fd: int
     runtime_dir: Path
@@ -73,7 +76,7 @@ class Instance:
         except BaseException:
             os.close(lock_fd)
             raise
-        return cls(lock_path, lock_fd, runtime_dir, runtime_fd)
+        return cls(admin, lock_path, lock_fd, runtime_dir, runtime_fd)
 
     @classmethod
     def resume(cls, admin: Address, lock_fd: int, pid_file: str) -> Instance:
@@ -83,11 +86,14 @@ class Instance:
         os.set_inheritable(lock_fd, False)
         runtime_fd = os.open(runtime_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         lock_path = base.with_name(base.name + ".lock")
-        return cls(lock_path, lock_fd, runtime_dir, runtime_fd,
+        return cls(admin, lock_path, lock_fd, runtime_dir, runtime_fd,
                    Path(pid_file) if pid_file else None)
 
     def path_of(self, name: str) -> str:
         """A path for bind(2) or connect(2), short however deep the directory is (sun_path)."""
+        path = str(self.runtime_dir / name)
+        if len(os.fsencode(path)) <= MAX_UNIX_PATH:
+            return path
         return f"/proc/self/fd/{self.runtime_fd}/{name}"
 
     def write_pid_file(self, path: str) -> None:

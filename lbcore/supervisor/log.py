@@ -8,6 +8,7 @@ is full, the line is dropped and counted.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import sys
@@ -110,6 +111,22 @@ class Log:
             os.write(self._fd, line)
         except OSError:
             self.dropped += 1
+
+
+class LogHandler(logging.Handler):
+    """Puts what libraries log the standard way among our events."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One record of the standard library's logging."""
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        fields = {"logger": record.name}
+        if record.exc_info and record.exc_info[1] is not None:
+            fields["error"] = repr(record.exc_info[1])
+        self._log.event(level, "library", record.getMessage(), fields)
 
 
 def _open_file(path: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 from lbcore.config import ConfigError
 from lbcore.supervisor import upgrade
 from lbcore.supervisor.instance import InstanceError
-from lbcore.supervisor.log import Log
+from lbcore.supervisor.log import Log, LogHandler
 from lbcore.supervisor.settings import Read, read
 from lbcore.supervisor.supervisor import StartError, Supervisor
 
@@ -34,6 +35,7 @@ def run(config_path: Path, resume: int = -1) -> int:
     except OSError as error:
         print(f"lbcore: cannot open log {found.plan.log.path}: {error.strerror}", file=sys.stderr)
         return 2
+    logging.basicConfig(handlers=[LogHandler(log)], force=True)
     for warning in found.warnings:
         log.warning("config.doubtful", message=str(warning))
     try:

@@ -32,7 +32,7 @@ async def try_worker(plan: Plan, directory: Path) -> None:
     Raises LaunchError, ResolveError, LookupError, ValueError or OSError.
     """
     plan = image.without_listeners(with_demos(plan, directory))
-    instance = Instance(directory / "lock", -1, directory,
+    instance = Instance(plan.admin, directory / "lock", -1, directory,
                         os.open(directory, os.O_PATH | os.O_DIRECTORY))
     fleet = Fleet(Scoreboard.create(), 0, os.eventfd(0), SocketTable(), instance, Log(),
                   lambda: (0, 0, 0))

@@ -234,7 +234,7 @@ class Supervisor:
         return {
             "version": lbcore.__version__, "pid": os.getpid(), "generation": self.generation,
             "state": self.stopping or "running", "started": status.iso(self.started),
-            "config": str(self.config), "admin": str(plan.admin),
+            "config": str(self.config), "admin": str(self.instance.admin),
             "plan": {"version": self.rollout.version,
                      "applied_at": status.iso(self.rollout.applied_at)},
             "upgrade": self.upgraded, "workers_wanted": self.workers_wanted,
@@ -324,7 +324,7 @@ class Supervisor:
     async def upgrade(self) -> Json:
         """Replaces supervisor and workers by what is installed now."""
         self._refuse_when_stopping()
-        if self.changing.locked() and self.upgraded["state"] == "running":
+        if self.upgraded["state"] == "running":
             raise ControlError(409, "an upgrade is under way already", "`lbcore status` shows it")
         async with self.changing:
             self._refuse_when_stopping()

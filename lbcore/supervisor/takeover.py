@@ -7,9 +7,15 @@ drain: at no moment is there a socket that nobody accepts from.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from lbcore.supervisor.channel import Channel, ChannelClosed, WorkerRefused
 from lbcore.supervisor.fleet import Fleet
@@ -19,6 +25,8 @@ from lbcore.supervisor.log import Log
 from lbcore.supervisor.worker import Phase, Place, Worker
 
 ADOPT_TIMEOUT = 5.0
+KNOCKS = 10                  # a worker that has not noticed yet that its supervisor is gone
+KNOCK_PAUSE = 0.2            # turns visitors away
 ANOTHER_BOARD = -1       # the scoreboard went with the old supervisor: theirs cannot be read
 
 
@@ -38,11 +46,16 @@ async def find_orphans(instance: Instance, fleet: Fleet, log: Log) -> list[Orpha
     orphans = []
     for door in sorted(instance.runtime_dir.glob("worker-*.sock")):
         try:
-            orphan = await _adopt(instance, fleet, door)
-        except (ChannelClosed, WorkerRefused, TimeoutError, OSError) as error:
-            # ECONNREFUSED: nobody listens there any more.
+            orphan = await _knock(instance, fleet, door)
+        except (ConnectionRefusedError, ProcessLookupError):     # nobody is behind it any more
             door.unlink(missing_ok=True)
-            log.debug("takeover.stale_door", door=door.name, error=str(error))
+            continue
+        except (ChannelClosed, WorkerRefused, TimeoutError, OSError) as error:
+            # It holds listening sockets that it does not serve and that nobody can have.
+            pids = _kill_owner(door)
+            door.unlink(missing_ok=True)
+            log.error("takeover.hung", message="a worker that does not answer was killed",
+                      door=door.name, pid=pids, error=str(error) or "no answer")
             continue
         orphans.append(orphan)
         log.info("takeover.adopted", message="a worker of an earlier supervisor",
@@ -55,6 +68,26 @@ def adopt_sockets(table: SocketTable, orphans: list[Orphan]) -> None:
     labelled = [pair for orphan in orphans for pair in orphan.sockets]
     for label, sock in sorted(labelled, key=lambda pair: table.slot_in(pair[0])):
         table.adopt(label, sock)
+
+
+async def _knock(instance: Instance, fleet: Fleet, door: Path) -> Orphan:
+    for _ in range(KNOCKS):
+        try:
+            return await _adopt(instance, fleet, door)
+        except ChannelClosed:
+            await asyncio.sleep(KNOCK_PAUSE)
+    return await _adopt(instance, fleet, door)
+
+
+def _kill_owner(door: Path) -> list[int]:
+    """Ends the workers whose door this is; returns their pids."""
+    owners = {found.pid for found in psutil.net_connections("unix")
+              if isinstance(found.laddr, str) and found.laddr.endswith(f"/{door.name}")}
+    pids = sorted(pid for pid in owners if pid)
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return pids
 
 
 async def _adopt(instance: Instance, fleet: Fleet, door: Path) -> Orphan:

@@ -118,6 +118,7 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
         "schema": SCHEMA,
         "generation": supervisor.generation, "started": supervisor.started.isoformat(),
         "workers_wanted": supervisor.workers_wanted,
+        "admin_address": asdict(supervisor.instance.admin),
         "lock": passed(supervisor.instance.lock_fd),
         "pid_file": str(supervisor.instance.pid_file or ""),
         "board": passed(supervisor.board.fd), "board_number": fleet.board_number,
@@ -156,7 +157,8 @@ async def restore(config: Path, found: Read, log: Log, fd: int) -> Supervisor:
         state = json.loads(text)
         if state["schema"] != SCHEMA:
             raise ValueError(f"its state has schema {state['schema']}, not {SCHEMA}")
-        instance = Instance.resume(found.plan.admin, state["lock"], state["pid_file"])
+        instance = Instance.resume(address_of(state["admin_address"]), state["lock"],
+                                   state["pid_file"])
         board, number, same_board = _board(state, log)
         table = _sockets(state)
         os.set_inheritable(state["bell"], False)

@@ -93,10 +93,10 @@ def test_takeover_with_another_plan_serves_that_plan(lab: Lab) -> None:
     lab.write([lab.side.backend("two")], workers=1)
     second = lab.start()
     second.wait_for("worker.draining", count=3)
+    eventually(lambda: len(lab.client.status()["workers"]) == 1)
     for _ in range(6):
         with lab.connect() as client:
             assert first_line(client) == "two"
-    eventually(lambda: len(lab.client.status()["workers"]) == 1)
     assert not path.exists()
 
 
@@ -131,8 +131,41 @@ def test_failed_takeover_leaves_the_old_workers_serving(lab: Lab) -> None:
         client.close()
     lab.write([lab.side.backend("two")], workers=2)
     lab.start().wait_for("worker.draining", count=2)
+    eventually(lambda: len(lab.client.status()["workers"]) == 2)
     with lab.connect() as client:
         assert first_line(client) == "two"
+
+
+def test_hung_worker_of_a_killed_supervisor_is_ended_at_takeover(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")], workers=2)
+    first = lab.start()
+    pids = [worker["pid"] for worker in lab.workers()]
+    os.kill(pids[0], signal.SIGSTOP)
+    first.process.kill()
+    first.process.wait()
+    second = lab.start()
+    assert second.wait_for("takeover.hung")["pid"] == [pids[0]]
+    for client in connected(lab, 10):
+        client.close()
+
+
+def test_upgrade_whose_state_cannot_be_read_takes_over_as_after_a_crash(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")], workers=2)
+    first = lab.start()
+    load = Load(lab)
+    first.process.kill()
+    first.process.wait()
+    state = os.memfd_create("state", 0)
+    os.write(state, b'{"schema": 99}')
+    os.lseek(state, 0, os.SEEK_SET)
+    os.set_inheritable(state, True)
+    second = lab.start(resume=state)
+    os.close(state)
+    second.wait_for("upgrade.state_unreadable")
+    second.wait_for("takeover.adopted", count=2)
+    second.wait_for("worker.draining", count=2)
+    load.stop()
+    assert load.failures == []
 
 
 def test_upgrade_replaces_workers_and_supervisor_and_fails_no_connection(lab: Lab) -> None:

@@ -43,10 +43,14 @@ def free_port() -> int:
 class Run:
     """One process of lbcore and what it logs."""
 
-    def __init__(self, config: Path, directory: Path) -> None:
+    def __init__(self, config: Path, directory: Path, resume: int = -1) -> None:
+        """``resume``: start as an upgrade does, with the state in this descriptor."""
         env = os.environ | {"PYTHONPATH": str(ROOT)}
+        words = (["lbcore.supervisor", str(config), str(resume)] if resume >= 0 else
+                 ["lbcore", "-c", str(config)])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lbcore", "-c", str(config)], cwd=directory, env=env,
+            [sys.executable, "-m", *words], cwd=directory, env=env,
+            pass_fds=[resume] if resume >= 0 else [],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
         self.pid = self.process.pid
         self.events: list[dict[str, Any]] = []
@@ -153,9 +157,9 @@ pool = "main"
         fresh.write_text(text)
         fresh.rename(self.config)
 
-    def start(self, *, wait: bool = True) -> Run:
+    def start(self, *, wait: bool = True, resume: int = -1) -> Run:
         """Starts lbcore and waits until it says that it is up."""
-        self.runs.append(Run(self.config, self.directory))
+        self.runs.append(Run(self.config, self.directory, resume))
         if wait:
             self.run.wait_for("started")
         return self.run
