@@ -40,9 +40,10 @@ class AdminServer:
 
     async def start(self, listening: socket.socket) -> None:
         """Begins to answer. The server works on a duplicate of ``listening``."""
-        self._runner = web.AppRunner(make_app(self._control), access_log=None)
+        self._runner = web.AppRunner(make_app(self._control), access_log=None,
+                                     shutdown_timeout=FINISH)
         await self._runner.setup()
-        site = web.SockSite(self._runner, listening.dup(), shutdown_timeout=FINISH)
+        site = web.SockSite(self._runner, listening.dup())
         await site.start()
 
     async def stop(self) -> None:

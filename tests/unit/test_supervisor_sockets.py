@@ -1,0 +1,178 @@
+"""Listening sockets: inherited options, stale files, steering within a group."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lbcore.config.plan import Address, ListenerPlan, LogPlan, Plan, PoolPlan
+from lbcore.supervisor import reuseport
+from lbcore.supervisor.groups import SHARED, SocketTable
+from lbcore.supervisor.sockets import BindError, open_tcp, open_unix
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def plan_of(*binds: Address) -> Plan:
+    listener = ListenerPlan("main", binds, 0, backlog=64)
+    return Plan((listener,), (PoolPlan("main", ()),), 1, Address(path="/admin"), log=LogPlan())
+
+
+@pytest.fixture
+def table() -> Iterator[SocketTable]:
+    table = SocketTable()
+    yield table
+    table.close_all()
+
+
+def queued(table: SocketTable, bind: Address) -> dict[int, int]:
+    """How many connections each slot's socket has in its queue; takes them out."""
+    counts = {}
+    for member in table.groups[str(bind)].members:
+        counts[member.slot] = 0
+        while True:
+            try:
+                member.sock.accept()[0].close()
+            except BlockingIOError:
+                break
+            counts[member.slot] += 1
+    return counts
+
+
+def knock(bind: Address, times: int) -> None:
+    for _ in range(times):
+        socket.create_connection((bind.host, bind.port), timeout=5).close()
+
+
+def test_accepted_connections_inherit_the_options() -> None:
+    bind = Address("127.0.0.1", free_port())
+    plan = ListenerPlan("main", (bind,), 0, tcp_user_timeout_ms=12_345, fastopen=16)
+    with open_tcp(bind, plan) as sock:
+        with socket.create_connection((bind.host, bind.port)):
+            sock.setblocking(True)
+            accepted, _ = sock.accept()
+            with accepted:
+                tcp = socket.IPPROTO_TCP
+                assert accepted.getsockopt(tcp, socket.TCP_NODELAY)
+                assert accepted.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 12_345
+                assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN) == 16
+
+
+def test_options_of_a_live_socket_follow_a_new_plan(table: SocketTable) -> None:
+    bind = Address("127.0.0.1", free_port())
+    plan = plan_of(bind)
+    table.open_missing(plan, [0])
+    deferring = replace(plan, listeners=(replace(plan.listeners[0], defer_accept_ms=1000),))
+    for wanted, there in ((deferring, True), (plan, False)):
+        table.update_options(wanted)
+        sock = next(iter(table)).sock
+        found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+        assert bool(found) is there
+
+
+def test_ipv6_wildcard_leaves_ipv4_to_others() -> None:
+    port = free_port()
+    plan = ListenerPlan("main", (), 0)
+    with open_tcp(Address("::", port), plan), open_tcp(Address("0.0.0.0", port), plan):
+        pass
+
+
+def test_unix_socket_of_somebody_alive_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    plan = ListenerPlan("main", (), 0)
+    with open_unix(Address(path=str(path)), plan), pytest.raises(BindError, match="in use"):
+        open_unix(Address(path=str(path)), plan)
+    open_unix(Address(path=str(path)), plan).close()
+
+
+def test_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with pytest.raises(BindError, match="not a socket"):
+        open_unix(Address(path=str(path)), ListenerPlan("main", (), 0))
+    assert path.read_text() == "precious"
+
+
+def test_program_returns_a_position_for_every_remainder() -> None:
+    code = reuseport.program([0, 2, 5])
+    assert len(code) % 8 == 0
+    assert len(code) // 8 == 2 + 2 * 2 + 1
+    with pytest.raises(ValueError, match="no socket"):
+        reuseport.program([])
+
+
+def test_steered_group_sends_nothing_to_leaving_slots_and_both_ways_back(
+    table: SocketTable,
+) -> None:
+    bind = Address("127.0.0.1", free_port())
+    table.open_missing(plan_of(bind), range(4))
+    table.update_options(plan_of(bind))
+    knock(bind, 60)
+    assert all(queued(table, bind).values())
+    table.steer_away_from([2, 3])
+    knock(bind, 60)
+    counts = queued(table, bind)
+    assert counts[2] == counts[3] == 0
+    assert counts[0] > 0 < counts[1]
+    table.close([m for m in table if m.slot >= 2])
+    table.unsteer()
+    table.unsteer()
+    knock(bind, 60)
+    assert sum(queued(table, bind).values()) == 60
+
+
+def test_group_repeats_the_kernels_order_when_a_member_in_the_middle_is_closed(
+    table: SocketTable,
+) -> None:
+    bind = Address("127.0.0.1", free_port())
+    table.open_missing(plan_of(bind), range(4))
+    table.close([m for m in table if m.slot == 1])
+    assert [m.slot for m in table.groups[str(bind)].members] == [0, 3, 2]
+    table.steer_away_from([0, 2])
+    knock(bind, 30)
+    assert queued(table, bind) == {0: 0, 2: 0, 3: 30}
+
+
+def test_failed_bind_closes_what_was_made_before_it(table: SocketTable) -> None:
+    good = Address("127.0.0.1", free_port())
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        bad = Address("127.0.0.1", other.getsockname()[1])
+        with pytest.raises(BindError):
+            table.open_missing(plan_of(good, bad), range(2))
+    assert not list(table)
+    with pytest.raises(ConnectionRefusedError):
+        knock(good, 1)
+
+
+def test_adopted_sockets_keep_slots_and_a_hole_makes_the_order_unknown(
+    table: SocketTable, tmp_path: Path,
+) -> None:
+    tcp, unix = Address("127.0.0.1", free_port()), Address(path=str(tmp_path / "s"))
+    table.open_missing(plan_of(tcp, unix), range(3))
+    labels = {(m.bind, m.slot): table.label(m) for m in table}
+
+    def adopted(*slots: int) -> SocketTable:
+        other = SocketTable()
+        for slot in slots:
+            bind = unix if slot == SHARED else tcp
+            other.adopt(labels[str(bind), slot], socket.socket())
+        return other
+
+    whole = adopted(SHARED, 0, 1, 2)
+    assert all(group.ordered for group in whole.groups.values())
+    assert whole.adopt(labels[str(tcp), 1], socket.socket()) is None
+    assert not adopted(0, 2).groups[str(tcp)].ordered
+    for other in (whole,):
+        other.close(list(other), unlink=False)
