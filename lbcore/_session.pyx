@@ -381,6 +381,8 @@ cdef void session_begin(loop_t *loop, session_t *s) noexcept nogil:
             s.flags |= SOURCE_COUNTED
         else:
             loop.seat.sources_untracked += 1
+    if loop.queues[s.pool_row].length:
+        queue_poll(loop, &loop.queues[s.pool_row])      # who waits comes first
     s.deadline = loop.now + pool_of(s).connect_budget
     start_cursor(s)
     dispatch(loop, s)
@@ -446,25 +448,41 @@ cdef void queue_remove(loop_t *loop, session_t *s) noexcept nogil:
     sub32(&loop.board.pools[s.pool_row].waiting, 1)
 
 
+cdef bint queue_try(loop_t *loop, session_t *s) noexcept nogil:
+    """Sends a waiting connection on its way; False when nobody can take it yet.
+
+    It keeps its cursor and its attempts: who failed it before it waited is not asked again, or a
+    dead backend beside a full one would be asked without end.
+    """
+    cdef int index = pick(&loop.picker, s.plan.image, pool_of(s), &s.cursor)
+    if index == PICK_FULL or (index < 0 and s.cursor.tried_count == 0):
+        return False
+    queue_remove(loop, s)
+    timer_clear(&loop.wheel, &s.timer)
+    s.flags &= ~NO_BACKEND
+    s.deadline = loop.now + pool_of(s).connect_budget
+    dispatch_to(loop, s, index)
+    return True
+
+
+cdef void queue_poll(loop_t *loop, queue_t *queue) noexcept nogil:
+    """First come, first served, among connections of the same plan."""
+    cdef session_t *s = queue.head
+    cdef session_t *following
+    cdef plan_ref_t *stuck = NULL
+    while s != NULL and stuck != loop.plan:
+        following = s.next
+        if s.plan != stuck and not queue_try(loop, s):
+            stuck = s.plan      # backends of an old plan may be gone: look at who came after it
+        s = following
+
+
 cdef void queues_poll(loop_t *loop) noexcept nogil:
     cdef queue_t **link = &loop.waiting
     cdef queue_t *queue
-    cdef session_t *s
-    cdef int index
     while link[0] != NULL:
         queue = link[0]
-        while queue.head != NULL:
-            s = queue.head
-            start_cursor(s)
-            index = pick(&loop.picker, s.plan.image, pool_of(s), &s.cursor)
-            if index < 0:
-                break
-            queue_remove(loop, s)
-            timer_clear(&loop.wheel, &s.timer)
-            s.flags &= ~NO_BACKEND
-            s.attempts = 0
-            s.deadline = loop.now + pool_of(s).connect_budget
-            dispatch_to(loop, s, index)
+        queue_poll(loop, queue)
         if queue.head == NULL:
             link[0] = queue.next
             queue.active = 0
