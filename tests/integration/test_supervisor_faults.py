@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -207,6 +208,69 @@ def test_upgrade_to_something_that_does_not_start_changes_nothing(lab: Lab) -> N
         client.close()
 
 
+def test_upgrade_runs_the_version_that_is_installed_by_then(lab: Lab) -> None:
+    package = lab.install()
+    lab.write([lab.side.backend("one")])
+    lab.start()
+    edit(package / "__init__.py", '__version__ = "', '__version__ = "9.')
+    lab.command("upgrade")
+    assert lab.client.status()["version"].startswith("9.")
+
+
+@pytest.mark.parametrize("broken", ["worker.py", "supervisor/main.py", "health/monitor.py"])
+def test_upgrade_to_code_that_does_not_start_is_refused_before_anything_changes(
+    lab: Lab, broken: str,
+) -> None:
+    package = lab.install()
+    lab.write([lab.side.backend("one")])
+    lab.start()
+    before = lab.workers()
+    edit(package / broken, "from __future__ import annotations", "import no_such_module")
+    done = lab.command("upgrade", check=False)
+    assert done.returncode == 1
+    assert "no_such_module" in done.stderr or "ended at once" in done.stderr
+    said = lab.client.status()
+    assert (said["generation"], said["upgrade"]["state"]) == (1, "none")
+    assert [w["pid"] for w in lab.workers()] == [w["pid"] for w in before]
+    for client in connected(lab, 2):
+        client.close()
+
+
+def test_old_worker_goes_on_in_a_slot_where_the_new_one_does_not_start(lab: Lab) -> None:
+    package = lab.install()
+    lab.write([lab.side.backend("one")], workers=2)
+    lab.start()
+    before = lab.workers()
+    edit(package / "worker.py", "def main(", "if '--slot=1' in sys.argv: sys.exit(3)\ndef main(")
+    load = Load(lab)
+    done = lab.command("upgrade", check=False)
+    assert done.returncode == 1
+    assert "slot 1" in done.stderr
+    after = lab.workers()
+    assert after[0]["pid"] != before[0]["pid"]
+    assert after[1]["pid"] == before[1]["pid"]
+    lab.client.reload()
+    edit(package / "worker.py", "if '--slot=1' in sys.argv", "if False")
+    lab.command("upgrade")
+    assert lab.workers()[1]["pid"] != before[1]["pid"]
+    load.stop()
+    assert load.failures == []
+
+
+def test_worker_that_cannot_start_any_more_is_tried_ever_more_slowly(lab: Lab) -> None:
+    package = lab.install()
+    lab.write([lab.side.backend("one")], workers=2)
+    run = lab.start()
+    edit(package / "worker.py", "def main(", "if '--slot=1' in sys.argv: sys.exit(3)\ndef main(")
+    os.kill(lab.workers()[1]["pid"], signal.SIGKILL)
+    run.wait_for("worker.backoff", delay="0.2s")
+    shown = [w for w in lab.client.status()["workers"] if w["slot"] == 1]
+    assert shown[0]["state"] == "down"
+    assert "exit code 3" in shown[0]["error"]
+    edit(package / "worker.py", "if '--slot=1' in sys.argv", "if False")
+    eventually(lambda: len(lab.workers()) == 2)
+
+
 def test_reload_resize_and_upgrade_work_after_an_upgrade(lab: Lab) -> None:
     lab.write([lab.side.backend("one")], workers=2)
     lab.start()
@@ -225,6 +289,12 @@ def test_reload_resize_and_upgrade_work_after_an_upgrade(lab: Lab) -> None:
         assert first_line(client) == "two"
     lab.command("stop")
     assert lab.run.wait() == 0
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
 
 
 def _alive(client: socket.socket) -> bool:

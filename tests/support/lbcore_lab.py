@@ -43,9 +43,9 @@ def free_port() -> int:
 class Run:
     """One process of lbcore and what it logs."""
 
-    def __init__(self, config: Path, directory: Path, resume: int = -1) -> None:
-        """``resume``: start as an upgrade does, with the state in this descriptor."""
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
+    def __init__(self, config: Path, directory: Path, root: Path, resume: int = -1) -> None:
+        """``root``: where lbcore is; ``resume``: start as an upgrade does, with this state."""
+        env = os.environ | {"PYTHONPATH": str(root)}
         words = (["lbcore.supervisor", str(config), str(resume)] if resume >= 0 else
                  ["lbcore", "-c", str(config)])
         self.process = subprocess.Popen(
@@ -114,6 +114,7 @@ class Lab:
         self.directory = Path(tempfile.mkdtemp(prefix="lbcore-"))
         self.config = self.directory / "lb.toml"
         self.admin = self.directory / "admin.sock"
+        self.root = ROOT             # the installation that is run
         self.port = free_port()
         self.runs: list[Run] = []
         self.side = Side()
@@ -159,10 +160,18 @@ pool = "main"
 
     def start(self, *, wait: bool = True, resume: int = -1) -> Run:
         """Starts lbcore and waits until it says that it is up."""
-        self.runs.append(Run(self.config, self.directory, resume))
+        self.runs.append(Run(self.config, self.directory, self.root, resume))
         if wait:
             self.run.wait_for("started")
         return self.run
+
+    def install(self) -> Path:
+        """Makes an installation of this lab's own, for a test to change; returns its package."""
+        self.root = self.directory / "installed"
+        package = self.root / "lbcore"
+        unneeded = shutil.ignore_patterns("*.c", "*.pyx", "*.pxd", "__pycache__")
+        shutil.copytree(ROOT / "lbcore", package, ignore=unneeded)
+        return package
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the latest process."""
@@ -175,7 +184,7 @@ pool = "main"
 
     def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Runs an lbcore command on the configuration."""
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        env = os.environ | {"PYTHONPATH": str(self.root)}
         done = subprocess.run(
             [sys.executable, "-m", "lbcore", *words, "-c", str(self.config)], cwd=self.directory,
             env=env, capture_output=True, text=True, timeout=60, check=False)
