@@ -128,11 +128,14 @@ class Processes:
 
     def start(
         self, name: str, command: Sequence[str], cpus: Iterable[int], directory: Path, *,
-        cwd: Path | None = None,
+        cwd: Path | None = None, when_orphaned: str = "KILL",
     ) -> Running:
-        """Starts ``command`` pinned to ``cpus``; its output goes to ``directory``/NAME.log."""
+        """Starts ``command`` pinned to ``cpus``; its output goes to ``directory``/NAME.log.
+
+        ``when_orphaned``: the signal it gets if this process dies without having ended it.
+        """
         log = directory / f"{name}.log"
-        pinned = ["setpriv", "--pdeathsig", "KILL", "--", "taskset", "-c",
+        pinned = ["setpriv", "--pdeathsig", when_orphaned, "--", "taskset", "-c",
                   ",".join(map(str, cpus)), *command]
         with log.open("ab") as output:
             root = psutil.Popen(

@@ -1,0 +1,222 @@
+"""The stage of a run: lbcore and its echo backends, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lbcore.admin.client import AdminClient, AdminError, NotRunning
+from lbcore.config.plan import Address
+from loadtests.compare.procs import HarnessError, Processes, Running, free_port, wait_until
+
+from . import config
+from .config import POOL, Ports, backend_name
+from .wire import Life
+
+TREE = Path(__file__).parents[2]        # where `python -m loadtests...` finds this package
+READY = 20.0                            # seconds that a process may take to start
+Json = dict[str, Any]
+
+
+def all_cpus() -> list[int]:
+    """What this process may run on: nothing is pinned but lbcore's workers, which do it."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def accepts(port: int) -> bool:
+    """Whether somebody accepts connections on the loopback port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+class Backend:
+    """An echo backend at a port of its own, which can be killed and started again."""
+
+    def __init__(self, processes: Processes, number: int, port: int, logs: Path) -> None:
+        self.number = number
+        self.port = port
+        self.life = 0
+        self._processes = processes
+        self._logs = logs
+        self._running: Running | None = None
+
+    @property
+    def now(self) -> Life:
+        """The life it lives, or lived last."""
+        return Life(self.number, self.life)
+
+    def start(self) -> None:
+        """Begins a life; returns once it accepts. Raises HarnessError."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Begins a life, without waiting."""
+        self.life += 1
+        self._running = self._processes.start(
+            f"backend-{self.number}",
+            [sys.executable, "-m", "loadtests.scenarios.echo", "--port", str(self.port),
+             "--backend", str(self.number), "--life", str(self.life)],
+            all_cpus(), self._logs, cwd=TREE)
+
+    def wait(self) -> None:
+        """Returns once it accepts. Raises HarnessError."""
+        def up() -> bool:
+            if self._running is not None:
+                self._running.check()
+            return accepts(self.port)
+
+        wait_until(up, READY, f"the start of backend {self.number}")
+
+    def kill(self) -> None:
+        """Ends it as a crash would; returns when its sockets are gone."""
+        if self._running is not None:
+            self._running.root.send_signal(signal.SIGKILL)
+            self._running.root.wait(timeout=READY)
+            self._processes.stop(self._running)
+            self._running = None
+
+    def check(self) -> None:
+        """Raises HarnessError if it has ended by itself."""
+        if self._running is not None:
+            self._running.check()
+
+
+class Balancer:
+    """A running lbcore, as started by its command."""
+
+    def __init__(self, running: Running, file: Path, admin: Path, workers: int, ports: Ports
+                 ) -> None:
+        self.running = running
+        self.ports = ports
+        self._file = file
+        self._admin_path = admin
+        self._workers = workers
+        self._admin = AdminClient(Address(path=str(admin)), timeout=10)
+
+    def status(self) -> Json:
+        """What `lbcore status --json` shows. Raises HarnessError."""
+        try:
+            return self._admin.status()
+        except (NotRunning, AdminError) as error:
+            raise HarnessError(f"lbcore does not tell its status: {error}") from error
+
+    def backend(self, number: int) -> Json:
+        """One backend of the status, by its number."""
+        for pool in self.status()["pools"]:
+            if pool["name"] == POOL:
+                for found in pool["backends"]:
+                    if found["name"] == backend_name(number):
+                        backend: Json = found
+                        return backend
+        raise HarnessError(f"lbcore knows no backend {backend_name(number)}")
+
+    def configure(self, variant: int) -> None:
+        """Writes another configuration in the place of the one that is there."""
+        fresh = self._file.with_suffix(".new")
+        fresh.write_text(
+            config.lb_toml(self._admin_path, self._workers, self.ports, variant))
+        fresh.rename(self._file)
+
+    def hang_up(self) -> None:
+        """Sends SIGHUP: lbcore reads its configuration again."""
+        self.running.root.send_signal(signal.SIGHUP)
+
+    def reload(self) -> None:
+        """The same over the admin address; returns when it is in force. Raises HarnessError."""
+        try:
+            self._admin.reload()
+        except (NotRunning, AdminError) as error:
+            raise HarnessError(f"lbcore did not reload: {error}") from error
+
+    def workers(self) -> list[int]:
+        """Process numbers of its workers."""
+        return sorted(worker["pid"] for worker in self.status()["workers"] if worker["pid"])
+
+    def left_open(self, seconds: float) -> int:
+        """Client connections that are still open after at most ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while True:
+            count = sum(int(found["connections"]) for found in self.status()["listeners"])
+            if not count or time.monotonic() > deadline:
+                return count
+            time.sleep(0.05)
+
+    def stop(self, processes: Processes) -> int | None:
+        """Tells it to end in an orderly way; its exit code, None if it had to be killed."""
+        self.running.root.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + READY
+        while self.running.root.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        code: int | None = self.running.root.poll()
+        processes.stop(self.running)
+        return code
+
+
+class Stage:
+    """lbcore and all its backends, up and found healthy."""
+
+    def __init__(self, balancer: Balancer, backends: list[Backend]) -> None:
+        self.balancer = balancer
+        self.backends = backends
+
+    def check(self) -> None:
+        """Raises HarnessError if anything has ended that nobody ended."""
+        self.balancer.running.check()
+        for backend in self.backends:
+            backend.check()
+
+
+@contextmanager
+def stage(processes: Processes, backends: int, workers: int, out: Path) -> Iterator[Stage]:
+    """Sets the stage. ``out`` is for logs; sockets and lb.toml are in a temporary directory."""
+    with tempfile.TemporaryDirectory(prefix="lbcore-load-") as name:
+        ports = _ports(backends)
+        echoes = [Backend(processes, number, port, out)
+                  for number, port in enumerate(ports.backends, 1)]
+        for echo in echoes:
+            echo.launch()
+        for echo in echoes:
+            echo.wait()
+        file, admin = Path(name) / "lb.toml", Path(name) / "admin.sock"
+        file.write_text(config.lb_toml(admin, workers, ports))
+        (out / "lb.toml").write_text(file.read_text())
+        running = processes.start(
+            "lbcore", [sys.executable, "-m", "lbcore", "-c", str(file)], all_cpus(), out,
+            cwd=TREE, when_orphaned="INT")
+        balancer = Balancer(running, file, admin, workers, ports)
+        wait_until(lambda: _ready(balancer, admin, workers, backends), READY, "the start of lbcore")
+        yield Stage(balancer, echoes)
+
+
+def _ports(backends: int) -> Ports:
+    found: set[int] = set()
+    while len(found) < backends + 2:
+        found.add(free_port())
+    listener, spare, *rest = found
+    return Ports(listener, spare, tuple(rest))
+
+
+def _ready(balancer: Balancer, admin: Path, workers: int, backends: int) -> bool:
+    balancer.running.check()
+    if not admin.exists():
+        return False
+    try:
+        status = balancer.status()
+    except HarnessError:        # the socket is there a moment before its server
+        return False
+    checked = [found for pool in status["pools"] for found in pool["backends"]
+               if found["state"] == "up" and found["last_check"]]
+    return len(checked) == backends and len(
+        [w for w in status["workers"] if w["state"] == "serving"]) == workers
