@@ -1,4 +1,4 @@
-# Backend selection. The door is in _balance.pxd; docs/balancing.md says which algorithm is for what.
+# Backend selection. The door is in _balance.pxd; docs/balancing.md says what each algorithm is for.
 #
 # From top to bottom: who may take a connection, the algorithms, the workers' door (pick, release),
 # and the same door for Python (Selector). Tables and hashes of consistent hashing are in _tables.
@@ -119,7 +119,7 @@ cdef uint32_t draw(picker_t *picker, uint64_t below) noexcept nogil:
     return <uint32_t> (((mix(picker.rng) >> 32) * below) >> 32)
 
 
-# ---- round_robin ---------------------------------------------------------------------------------
+# ---- round_robin -------------------------------------------------------------------------------
 #
 # Smooth weighted round robin: at each pick everybody who may take the connection gains his weight,
 # and who is furthest behind takes it and pays the weights of all. What he is behind by is his lag.
@@ -205,7 +205,7 @@ cdef int any_place(search_t *s) noexcept nogil:
     return nobody(s)
 
 
-# ---- least_conn ----------------------------------------------------------------------------------
+# ---- least_conn --------------------------------------------------------------------------------
 
 cdef int by_least_conn(search_t *s) noexcept nogil:
     """Fewest connections for its weight, over all workers; equals take weighted turns.
@@ -241,7 +241,7 @@ cdef int by_least_conn(search_t *s) noexcept nogil:
     return any_place(s)
 
 
-# ---- random --------------------------------------------------------------------------------------
+# ---- random ------------------------------------------------------------------------------------
 
 cdef int drawn(search_t *s, uint64_t total, int without) noexcept nogil:
     """A backend drawn by weight, ``total`` being the weights of all but ``without``."""
@@ -290,7 +290,7 @@ cdef int by_random(search_t *s) noexcept nogil:
     return any_place(s)
 
 
-# ---- consistent: maglev and ketama -----------------------------------------------------------------
+# ---- consistent: maglev and ketama -------------------------------------------------------------
 #
 # A key has an order of candidates that depends on the table alone: the entry it hashes to and those
 # it comes to from there, then, where so few are eligible that these do not find them, all backends
@@ -425,7 +425,7 @@ cdef int by_key(search_t *s) noexcept nogil:
     return found if found >= 0 else any_place(s)
 
 
-# ---- the workers' door -----------------------------------------------------------------------------
+# ---- the workers' door -------------------------------------------------------------------------
 
 cdef int pick_in_tier(search_t *s, bint backups) noexcept nogil:
     """An index within the pool, or PICK_NONE or PICK_FULL."""
@@ -529,7 +529,7 @@ cdef void release(picker_t *picker, uint32_t backend_row, uint32_t pool_row) noe
     store32(&pool_counters.inflight, pool_counters.inflight - 1)
 
 
-# ---- the same door for Python --------------------------------------------------------------------
+# ---- the same door for Python ------------------------------------------------------------------
 
 NOBODY = PICK_NONE
 FULL = PICK_FULL
@@ -574,6 +574,12 @@ cdef class Selector:
         if index >= self.plan.pool_count:
             raise IndexError(f"pool {index} is outside 0..{self.plan.pool_count - 1}")
         return plan_pools(self.plan) + index
+
+    def swap(self, int image_fd) -> None:
+        """Goes on with another plan, as a worker does at a reload. Cursors begun before are void."""
+        cdef const plan_header_t *plan = map_image(image_fd)
+        unmap_image(self.plan)
+        self.plan = plan
 
     def begin(self, pool: int, key: bytes = b"") -> Cursor:
         """A connection with this key, which has been given nobody yet."""

@@ -14,7 +14,7 @@ cdef extern from "<endian.h>" nogil:
 
 cdef enum:
     POINTS_PER_WEIGHT = 160     # on a ketama ring, as nginx has it
-    MAX_POINTS = 1 << 26        # 512 MiB of ring
+    MAX_POINTS = 1 << 24        # 128 MiB of ring
     EMPTY = 0xFFFF
 
 
@@ -92,7 +92,7 @@ def siphash(data: bytes, key: int = 0) -> int:
     return sip(<const uint8_t *> <const char *> data, len(data), key)
 
 
-# ---- maglev --------------------------------------------------------------------------------------
+# ---- maglev ------------------------------------------------------------------------------------
 
 MAGLEV_SIZE = 65537
 MAGLEV_LARGE_SIZE = 655373
@@ -224,7 +224,7 @@ def maglev_table(names, weights, size: int = 0) -> bytes:
     return bytes(table)
 
 
-# ---- ketama --------------------------------------------------------------------------------------
+# ---- ketama ------------------------------------------------------------------------------------
 
 cdef bint sort_points(ring_point_t *points, size_t count) noexcept nogil:
     """Stable sort by hash: radix sort, a byte at a time. False without memory."""
@@ -291,7 +291,7 @@ def ketama_ring(labels, weights) -> bytes:
     each unit of weight.
 
     Raises ValueError for weights outside 0..65535, and when the weights add up to more than
-    419,430, a ring of 512 MiB.
+    104,857, a ring of 128 MiB.
     """
     labels, weights = list(labels), list(weights)
     check_weights(len(labels), weights)

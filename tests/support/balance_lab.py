@@ -20,7 +20,8 @@ POOL = 0
 class Lab:
     """A pool with these weights, primaries first, as ``seats`` workers see it.
 
-    Every backend starts up and at full weight. ``limits`` are max_connections by index.
+    Every backend starts up and at full weight. ``limits`` are max_connections by index. With
+    ``after`` this is the plan that the workers of another lab are given next.
     """
 
     def __init__(
@@ -33,9 +34,8 @@ class Lab:
         load_bound: float = 0.0,
         seats: int = 1,
         names: Sequence[str] | None = None,
-        version: int = 1,
-        board: Scoreboard | None = None,
         first_row: int = 0,
+        after: Lab | None = None,
     ) -> None:
         consistent = balance in ("maglev", "ketama")
         every = [*weights, *backups]
@@ -69,14 +69,21 @@ class Lab:
         members = [
             (first_row + i, b, sockaddr(b.address.host, 80)) for i, b in enumerate(backends)
         ]
-        image = build_image(version, 0, [], [(POOL, plan, members, table, backup_table)])
-        self.board = board or Scoreboard.create()
+        self.version: int = after.version + 1 if after else 1
+        image = build_image(self.version, 0, [], [(POOL, plan, members, table, backup_table)])
+        self.board: Scoreboard = after.board if after else Scoreboard.create()
         for i, weight in enumerate(every):
             self.board.set_backend(first_row + i, UP, weight)
         self.flag(0)
-        self.workers = [
-            Selector(self.board, image, self.board.take_seat(slot)) for slot in range(seats)
-        ]
+        self.workers: list[Selector]
+        if after:
+            self.workers = after.workers
+            for worker in self.workers:
+                worker.swap(image)
+        else:
+            self.workers = [
+                Selector(self.board, image, self.board.take_seat(slot)) for slot in range(seats)
+            ]
         os.close(image)
 
     @staticmethod

@@ -32,6 +32,14 @@ def test_ketama_takes_the_first_point_at_or_after_the_key() -> None:
     assert lab.route(asked) == expected
 
 
+def test_a_key_that_hashes_to_a_point_exactly_belongs_to_it() -> None:
+    lab = Lab([10] * 100, "ketama")
+    owner = dict(iter_unpack("=II", ketama_ring(lab.names, [10] * 100)))
+    exact = [key for key in keys(300_000) if zlib.crc32(key) in owner]
+    assert exact
+    assert lab.route(exact) == [owner[zlib.crc32(key)] for key in exact]
+
+
 @both
 def test_a_key_means_the_same_backend_to_every_worker(balance: str) -> None:
     lab = Lab([1, 2, 3, 4], balance, seats=3)
@@ -83,10 +91,20 @@ def test_few_survivors_of_many_share_evenly_and_keep_their_keys(balance: str) ->
     before = lab.route(asked)
     tally = Counter(before)
     assert sorted(tally) == alive
-    assert min(tally.values()) > 250
+    assert min(tally.values()) > 400
     lab.set(700, state=DOWN)
     after = lab.route(asked)
     assert all(a == b for a, b in zip(before, after, strict=True) if a != 700)
+
+
+@both
+def test_few_survivors_of_many_that_all_warm_up_share_evenly(balance: str) -> None:
+    lab = Lab([1] * 2000, balance)
+    for i in range(2000):
+        lab.set(i, **({"ramp": 1} if i in (5, 700, 1300, 1999) else {"state": DOWN}))
+    tally = Counter(lab.route(keys(2000)))
+    assert sorted(tally) == [5, 700, 1300, 1999]
+    assert min(tally.values()) > 400
 
 
 @both
@@ -170,13 +188,24 @@ def test_without_a_bound_a_hot_key_stays(balance: str) -> None:
 
 
 @both
-def test_somebody_takes_the_connection_when_all_are_above_the_bound(balance: str) -> None:
-    lab = Lab([1, 1], balance, load_bound=1.1)
-    held = [lab.pick(b"k") for _ in range(10)]
-    lab.set(0, state=DOWN)
-    assert lab.pick(b"k") == 1
-    lab.set(0, state=UP)
-    assert Counter(held) in ({0: 5, 1: 5}, {0: 6, 1: 4}, {0: 4, 1: 6})
+@pytest.mark.parametrize("loads", [(0, 10, 9), (9, 0, 10), (10, 9, 0), (9, 10, 0)])
+def test_when_all_that_are_left_are_above_the_bound_the_least_loaded_takes_it(
+    balance: str, loads: tuple[int, ...]
+) -> None:
+    """ceil(1.25 x 20 / 3) is 9, and the connection has failed with the idle one."""
+    lab = Lab([1, 1, 1], balance, load_bound=1.25)
+    for i, load in enumerate(loads):
+        for k in range(3):
+            lab.set(k, state=UP if k == i else DOWN)
+        assert [lab.pick() for _ in range(load)] == [i] * load
+    for k in range(3):
+        lab.set(k, state=UP)
+    for key in keys(10):
+        cursor = lab.begin(key)
+        first, second = lab.workers[0].pick(cursor), lab.workers[0].pick(cursor)
+        assert (first, second) == (loads.index(0), loads.index(9))
+        lab.release(first)
+        lab.release(second)
 
 
 @both

@@ -45,9 +45,35 @@ def test_weight_changes_take_effect_at_once() -> None:
 def test_a_row_that_belonged_to_a_heavy_backend_does_not_burden_its_next_owner() -> None:
     heavy = Lab([1000, 1000, 1])
     heavy.route(1001)
-    light = Lab([1, 1, 1], board=heavy.board, version=2)
-    light.workers = heavy.workers[:0] + light.workers
+    light = Lab([1, 1, 1], after=heavy)
     assert Counter(light.route(30)) == {0: 10, 1: 10, 2: 10}
+
+
+def test_a_light_backend_about_to_have_its_turn_makes_no_burst_of_it() -> None:
+    """It is a thousand light connections behind when its weight becomes as good as any."""
+    lab = Lab([1000, 1])
+    while lab.route(1) != [1]:
+        pass
+    lab.route(990)
+    lab.set(0, weight=1)
+    assert Counter(lab.route(20))[1] == pytest.approx(10, abs=1)
+
+
+def test_a_new_backend_is_not_met_by_all_workers_at_once() -> None:
+    lab = Lab([1] * 8, seats=16)
+    for worker in range(16):
+        lab.route(5, worker)
+    grown = Lab([1] * 9, after=lab)
+    assert sum(grown.route(1, worker) == [8] for worker in range(16)) < 8
+    assert [Counter(grown.route(90, worker))[8] for worker in range(16)] == [10] * 16
+
+
+def test_workers_start_at_different_places_in_a_pool_that_is_all_new() -> None:
+    lab = Lab([1] * 8, seats=8)
+    for worker in range(8):
+        lab.route(1, worker)
+    new = Lab([1] * 8, after=lab, first_row=100)
+    assert max(Counter(new.route(1, worker)[0] for worker in range(8)).values()) <= 2
 
 
 def test_a_backend_that_comes_back_gets_its_share_and_no_burst() -> None:
