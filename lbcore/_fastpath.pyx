@@ -24,7 +24,7 @@ from lbcore._session cimport (
     session_timeout, session_work, sessions_bury,
 )
 from lbcore._timers cimport timer_node_t, wheel_advance, wheel_init, wheel_timeout
-from lbcore.includes.atomics cimport load32, store32, store64
+from lbcore.includes.atomics cimport add32, add_below32, store32, store64, sub32
 from lbcore.includes.linux cimport (
     CLOCK_MONOTONIC, EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM,
     EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, SOCK_CLOEXEC,
@@ -92,6 +92,7 @@ cdef bint room_for_one(const loop_t *loop) noexcept nogil:
 cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogil:
     """Accepts up to ``most`` connections; returns how many calls it took, EAGAIN's included."""
     cdef const listener_t *listener = plan_listeners(acceptor.plan.image) + acceptor.listener
+    cdef uint32_t *open_now = &loop.board.listeners[listener.row].connections
     cdef sockaddr_storage address
     cdef socklen_t length
     cdef int fd, calls = 0
@@ -99,8 +100,8 @@ cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogi
         if not room_for_one(loop):
             exhausted(loop, acceptor)
             return calls
-        if listener.max_connections and (
-                load32(&loop.board.listeners[listener.row].connections) >= listener.max_connections):
+        # Counted before it is there: other workers accept at the same moment.
+        if listener.max_connections and not add_below32(open_now, listener.max_connections):
             loop.board.listener_counters[
                 <size_t> loop.seat_index * MAX_LISTENERS + listener.row].paused += 1
             acceptor_pause(loop, acceptor, LIMIT_PAUSE)
@@ -109,8 +110,12 @@ cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogi
         fd = accept4(acceptor.fd, <sockaddr *> &address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
         calls += 1
         if fd >= 0:
+            if not listener.max_connections:
+                add32(open_now, 1)
             session_open(loop, acceptor, fd, &address, <uint32_t> length)
             continue
+        if listener.max_connections:
+            sub32(open_now, 1)
         if errno == EAGAIN:
             # One call too many: ask for fewer next time.
             acceptor.budget = <uint16_t> (calls - 1 if calls > 1 else 1)

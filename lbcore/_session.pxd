@@ -129,7 +129,8 @@ cdef enum EventTag:             # low bits of epoll_event.data: whose event it i
 
 cdef void plan_release(plan_ref_t *plan) noexcept nogil
 
-# A client socket fresh from accept, non-blocking. Owns it from here on, whatever happens.
+# A client socket fresh from accept, non-blocking, and its place among the listener's connections
+# on the scoreboard. Owns both from here on, whatever happens.
 cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *address, uint32_t length) noexcept nogil
 cdef void session_client_event(loop_t *loop, session_t *session, uint32_t events) noexcept nogil
 cdef void session_server_event(loop_t *loop, session_t *session, uint32_t events) noexcept nogil

@@ -258,6 +258,7 @@ cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *a
     if s == NULL:
         close(fd)
         loop.seat.accept_errors += 1
+        sub32(&loop.board.listeners[plan_listeners(acceptor.plan.image)[acceptor.listener].row].connections, 1)
         return
     s.plan = acceptor.plan
     s.plan.references += 1
@@ -274,7 +275,6 @@ cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *a
     counters = listener_counters(loop, s.listener_row)
     counters.accepted += 1
     counters.connections += 1
-    add32(&loop.board.listeners[s.listener_row].connections, 1)
     loop.descriptors += 1
     loop.sessions += 1
     loop.seat.connections = loop.sessions
