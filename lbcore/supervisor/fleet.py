@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lbcore._scoreboard import Scoreboard
 from lbcore.config.plan import Plan
 from lbcore.supervisor.backoff import Backoff
 from lbcore.supervisor.channel import ChannelClosed, Message, WorkerRefused
-from lbcore.supervisor.groups import ListenSocket, SocketTable
+from lbcore.supervisor.groups import SocketTable
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.worker import Identity, Phase, Place, Worker, spawn
@@ -417,14 +417,7 @@ class Fleet:
             self.log.warning("worker.died", slot=worker.slot, pid=worker.pid,
                              how=worker.killed or worker.how_it_ended(), connections=connections)
 
-    def _background(self, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.create_task(work)    # type: ignore[arg-type]
+    def _background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    # -- sockets in other hands
-
-    def sockets_of(self, slots: Iterable[int]) -> list[ListenSocket]:
-        """The sockets that belong to these slots."""
-        wanted = set(slots)
-        return [s for s in self.table if s.slot in wanted]

@@ -134,6 +134,11 @@ class SocketTable:
         return json.dumps({"host": bind.host, "port": bind.port, "path": bind.path,
                            "slot": member.slot, "ordered": group.ordered})
 
+    def of_slots(self, slots: Iterable[int]) -> list[ListenSocket]:
+        """The sockets that belong to these slots."""
+        wanted = set(slots)
+        return [m for m in self if m.slot in wanted]
+
     def served_by(self, slot: int) -> list[ListenSocket]:
         """The sockets that the worker of a slot accepts from."""
         return [m for m in self if m.server in (slot, SHARED)]

@@ -33,7 +33,7 @@ async def grow(fleet: Fleet, plan: Plan, count: int) -> None:
         for worker in workers:
             worker.kill("no longer wanted")
         raise
-    for member in fleet.sockets_of(fresh):
+    for member in fleet.table.of_slots(fresh):
         member.server = member.slot
     for worker in workers:
         try:
@@ -59,7 +59,7 @@ async def shrink(fleet: Fleet, count: int) -> None:
             # Answered when its descriptors are closed: while it holds one, the socket stays in
             # the kernel's group, and nobody would serve it.
             await worker.release(
-                [s for s in fleet.sockets_of([index]) if s.id in worker.given],
+                [s for s in fleet.table.of_slots([index]) if s.id in worker.given],
                 fleet.settings.hang_timeout_ms / 1000,
             )
         except WORKER_FAILURES as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 Key = tuple[str, ...]
 
@@ -87,7 +88,7 @@ class RowTable:
             heapq.heappush(self._free, row)
         return len(done)
 
-    def export(self) -> dict[str, object]:
+    def export(self) -> dict[str, Any]:
         """The table as JSON can hold it."""
         return {
             "live": [[list(key), row] for key, row in self.live.items()],
@@ -95,10 +96,10 @@ class RowTable:
             "free": sorted(self._free), "high": self.high,
         }
 
-    def restore(self, state: dict[str, list[list[object]]]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """What :meth:`export` gave."""
-        self.live = {tuple(key): row for key, row in state["live"]}    # type: ignore[arg-type, misc]
-        self.retired = {row: Retired(tuple(key), since, hold)          # type: ignore[arg-type, misc]
+        self.live = {tuple(key): row for key, row in state["live"]}
+        self.retired = {row: Retired(tuple(key), since, hold)
                         for row, key, since, hold in state["retired"]}
-        self._free = list(state["free"])        # type: ignore[arg-type]
-        self.high = state["high"]               # type: ignore[assignment]
+        self._free = list(state["free"])
+        self.high = state["high"]

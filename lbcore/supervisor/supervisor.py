@@ -152,7 +152,8 @@ class Supervisor:
         for listener in plan.listeners:
             if plan.pools[listener.pool].demo:
                 for bind in listener.binds:
-                    print(f"try:  {_curl(bind.host, bind.port, bind.path)}", flush=True)
+                    with suppress(OSError):      # nobody reads our standard output
+                        print(f"try:  {_curl(bind.host, bind.port, bind.path)}", flush=True)
 
     async def _relieve(self, orphans: list[Any]) -> None:
         """Lets the workers of an earlier supervisor go once every slot has one of ours."""
@@ -206,8 +207,13 @@ class Supervisor:
         self.spawn(self._logged(self.set_workers(self.workers_wanted + by), "resize.failed"))
 
     def _tick(self) -> None:
-        self.fleet.check()
-        self.rollout.keep_house()
+        for work in (self.fleet.check, self.rollout.keep_house, self._measure):
+            try:
+                work()
+            except Exception as error:      # noqa: BLE001  (hung workers must be found all the same)
+                self.log.error("internal", message="please report this", error=repr(error))
+
+    def _measure(self) -> None:
         ours = [w for w in self.fleet.workers() if w.place.board == self.fleet.board_number]
         self.meter.look((w, self.board.seat(w.place.seat)["accepted"]) for w in ours)
 

@@ -24,7 +24,7 @@ def numbered(plan: Plan) -> image.Rows:
 
 
 def backend(name: str, host: str = "127.0.0.1", **more: object) -> BackendPlan:
-    return BackendPlan(name, Address(host, 80), label=f"{host}:80", **more)     # type: ignore
+    return BackendPlan(name, Address(host, 80), label=f"{host}:80", **more)     # type: ignore[arg-type]
 
 
 async def test_numeric_addresses_are_not_looked_up() -> None:
