@@ -13,12 +13,7 @@ from lbcore.config.plan import Address, ListenerPlan, LogPlan, Plan, PoolPlan
 from lbcore.supervisor import reuseport
 from lbcore.supervisor.groups import SHARED, SocketTable
 from lbcore.supervisor.sockets import BindError, open_tcp, open_unix
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+from tests.support.lbcore_lab import free_port
 
 
 def plan_of(*binds: Address) -> Plan:
