@@ -99,7 +99,8 @@ cdef inline const listener_t *plan_listeners(const plan_header_t *plan) noexcept
 cdef inline const pool_t *plan_pools(const plan_header_t *plan) noexcept nogil:
     return <const pool_t *> (<const char *> plan + plan.pools_offset)
 
-cdef inline const backend_t *pool_backends(const plan_header_t *plan, const pool_t *pool) noexcept nogil:
+cdef inline const backend_t *pool_backends(
+        const plan_header_t *plan, const pool_t *pool) noexcept nogil:
     return <const backend_t *> (<const char *> plan + pool.backends_offset)
 
 cdef const plan_header_t *map_image(int fd) except NULL

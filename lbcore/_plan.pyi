@@ -1,6 +1,6 @@
 from enum import IntFlag
 
-from lbcore.config.plan import BackendPlan, ListenerPlan, PoolPlan   # what it is given to read
+from lbcore.config.plan import BackendPlan, ListenerPlan, PoolPlan  # what it is given to read
 
 ALGORITHMS: dict[str, int]
 MAX_UNIX_PATH: int

@@ -1,8 +1,8 @@
 # The plan image: written once by the supervisor, mapped read-only by every worker. The layout is
 # in _plan.pxd.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, mmap, munmap
 
 import ipaddress
@@ -70,7 +70,8 @@ def build_image(version: int, max_pipes: int, listeners: list, pools: list) -> i
     for _, plan in listeners:
         size += align(len(plan.proxy_trusted) * sizeof(cidr_t))
     for _, _, members, table, backup_table in pools:
-        size += align(len(members) * sizeof(backend_t)) + align(len(table)) + align(len(backup_table))
+        size += align(len(members) * sizeof(backend_t))
+        size += align(len(table)) + align(len(backup_table))
     if size >= 1 << 32:
         raise ValueError("plan image would exceed 4 GiB: too many backends in consistent pools")
 

@@ -32,11 +32,13 @@ cdef int proxy_build(int version, const endpoint_t *source, const endpoint_t *de
                      uint8_t *out) noexcept nogil
 
 # `length` is what accept or getpeername gave; anything but a whole sockaddr_in or _in6 is family 0.
-cdef void endpoint_from_sockaddr(endpoint_t *out, const void *sockaddr_, uint32_t length) noexcept nogil
+cdef void endpoint_from_sockaddr(
+    endpoint_t *out, const void *sockaddr_, uint32_t length) noexcept nogil
 
 # Writes a sockaddr_in or _in6 to `out` (28 bytes), with port 0 unless `keep_port`; returns its
 # length, 0 for family 0. A link-local address has lost its interface (scope 0).
-cdef uint32_t endpoint_to_sockaddr(const endpoint_t *endpoint, bint keep_port, void *out) noexcept nogil
+cdef uint32_t endpoint_to_sockaddr(
+    const endpoint_t *endpoint, bint keep_port, void *out) noexcept nogil
 
 # The numeric address as nginx's $remote_addr has it, "unix:" for family 0, with a NUL, to `out`
 # (48 bytes); returns the length without the NUL.

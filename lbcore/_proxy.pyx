@@ -456,7 +456,8 @@ cdef int build_v2(const endpoint_t *source, const endpoint_t *destination, bint 
 
 cdef int proxy_build(int version, const endpoint_t *source, const endpoint_t *destination,
                      uint8_t *out) noexcept nogil:
-    cdef bint known = source.family == destination.family and (source.family == 4 or source.family == 6)
+    cdef bint known = (source.family == destination.family
+                       and (source.family == 4 or source.family == 6))
     if version == 1:
         return build_v1(source, destination, known, out)
     return build_v2(source, destination, known, out)
@@ -464,7 +465,8 @@ cdef int proxy_build(int version, const endpoint_t *source, const endpoint_t *de
 
 # ---- addresses -------------------------------------------------------------------------------
 
-cdef void endpoint_from_sockaddr(endpoint_t *out, const void *sockaddr_, uint32_t length) noexcept nogil:
+cdef void endpoint_from_sockaddr(
+        endpoint_t *out, const void *sockaddr_, uint32_t length) noexcept nogil:
     cdef const sockaddr_in *v4 = <const sockaddr_in *> sockaddr_
     cdef const sockaddr_in6 *v6 = <const sockaddr_in6 *> sockaddr_
     memset(out, 0, sizeof(endpoint_t))
@@ -478,7 +480,8 @@ cdef void endpoint_from_sockaddr(endpoint_t *out, const void *sockaddr_, uint32_
         memcpy(out.address, &v6.sin6_addr, 16)
 
 
-cdef uint32_t endpoint_to_sockaddr(const endpoint_t *endpoint, bint keep_port, void *out) noexcept nogil:
+cdef uint32_t endpoint_to_sockaddr(
+        const endpoint_t *endpoint, bint keep_port, void *out) noexcept nogil:
     cdef sockaddr_in *v4 = <sockaddr_in *> out
     cdef sockaddr_in6 *v6 = <sockaddr_in6 *> out
     cdef uint16_t port = htons(endpoint.port) if keep_port else 0

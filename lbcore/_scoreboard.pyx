@@ -1,12 +1,12 @@
 # The scoreboard: live state shared by the supervisor and every worker process. Its layout, who
 # writes what, and why nothing is locked are in _scoreboard.pxd.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
-from lbcore.includes.atomics cimport add32, load32, load64, store32, store64, sub32
+from lbcore.includes.atomics cimport load32, load64, store32, store64, sub32
 
 import os
 
@@ -88,10 +88,10 @@ cdef uint64_t source_key(const board_t *board, const void *address, uint32_t len
 cdef source_entry_t *source_find(source_entry_t *table, uint64_t key) noexcept nogil:
     """The entry of ``key`` or the free one where it would go; NULL when the table is full."""
     cdef uint32_t at = <uint32_t> key & (SOURCE_SLOTS - 1)
-    cdef uint32_t step
+    cdef uint32_t _step
     cdef source_entry_t *reusable = NULL
     cdef uint64_t found
-    for step in range(64):
+    for _step in range(64):
         found = load64(&table[at].key)
         if found == key:
             return &table[at]
@@ -363,7 +363,7 @@ cdef class Scoreboard:
         return load64(&self.board.seats[check(seat, MAX_SEATS)].heartbeat_ms)
 
     def take_seat(self, slot: int) -> int:
-        """A free seat for a new worker process of ``slot``. Raises LookupError when all are taken."""
+        """A free seat for a new process of ``slot``. Raises LookupError when all are taken."""
         cdef uint32_t seat
         for seat in range(1, MAX_SEATS):
             if self.board.seats[seat].state == SEAT_FREE:
@@ -422,7 +422,8 @@ cdef class Scoreboard:
             sum_ = 0
             for seat in range(1, MAX_SEATS):
                 if load32(&self.board.seats[seat].state) != SEAT_FREE:
-                    sum_ += (self.board.backend_counters + <size_t> seat * MAX_BACKENDS + row).inflight
+                    sum_ += (self.board.backend_counters
+                             + <size_t> seat * MAX_BACKENDS + row).inflight
             live = load32(&self.board.backends[row].inflight)
             if live != sum_:
                 found.append(("backend", row, <long> live - <long> sum_))
@@ -438,7 +439,8 @@ cdef class Scoreboard:
             sum_ = 0
             for seat in range(1, MAX_SEATS):
                 if load32(&self.board.seats[seat].state) != SEAT_FREE:
-                    sum_ += (self.board.listener_counters + <size_t> seat * MAX_LISTENERS + row).connections
+                    sum_ += (self.board.listener_counters
+                             + <size_t> seat * MAX_LISTENERS + row).connections
             live = load32(&self.board.listeners[row].connections)
             if live != sum_:
                 found.append(("listener", row, <long> live - <long> sum_))

@@ -35,13 +35,14 @@ ctypedef struct wheel_t:        # not movable while nodes are armed
 # All times are milliseconds of one clock that never goes back (CLOCK_MONOTONIC).
 cdef void wheel_init(wheel_t *wheel, uint64_t now_ms) noexcept nogil
 
-# Arms or re-arms. Fires at the first wheel_advance at or after `due_ms`, rounded up to a tick; never
-# before, except that a time beyond the horizon is cut to it. A time that the latest wheel_advance had
-# already reached fires in the next round of calls, not in the one that is on: a handler that re-arms
-# in the past cannot hold the loop.
+# Arms or re-arms. Fires at the first wheel_advance at or after `due_ms`, rounded up to a tick;
+# never before, except that a time beyond the horizon is cut to it. A time that the latest
+# wheel_advance had already reached fires in the next round of calls, not in the one that is on: a
+# handler that re-arms in the past cannot hold the loop.
 cdef void timer_set(wheel_t *wheel, timer_node_t *node, uint64_t due_ms) noexcept nogil
 
-# Disarms; harmless on an unarmed node. Any node, popped or still to be popped, may be freed after it.
+# Disarms; harmless on an unarmed node. Any node, popped or still to be popped, may be freed after
+# it.
 cdef void timer_clear(wheel_t *wheel, timer_node_t *node) noexcept nogil
 
 # Pops one expired node, now unarmed, or NULL. Call it in a loop; earlier ticks come first. Stopping

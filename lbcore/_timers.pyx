@@ -7,7 +7,8 @@
 #   - what waits at a level is due before anything at the levels above, and a set bit always lies
 #     ahead of the current digit: the next thing to do is one count of trailing zeros away, however
 #     far the clock has jumped;
-#   - moving the current tick forward, up to the next non-empty slot, leaves every node in its place;
+#   - moving the current tick forward, up to the next non-empty slot, leaves every node in its
+#     place;
 #   - reaching a slot of level 0 means that all its nodes are due; reaching one of a higher level
 #     means that its nodes must be put again, lower. Within the top level's reach (73 hours) a node
 #     is put at most four times in its life.

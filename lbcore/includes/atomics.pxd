@@ -6,12 +6,18 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 cdef extern from *:
     """
     #include <stdint.h>
-    static inline uint32_t lb_load32(const uint32_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-    static inline uint64_t lb_load64(const uint64_t *p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
-    static inline void lb_store32(uint32_t *p, uint32_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
-    static inline void lb_store64(uint64_t *p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
-    static inline uint32_t lb_add32(uint32_t *p, uint32_t v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
-    static inline uint32_t lb_sub32(uint32_t *p, uint32_t v) { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
+    static inline uint32_t lb_load32(const uint32_t *p)
+    { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+    static inline uint64_t lb_load64(const uint64_t *p)
+    { return __atomic_load_n(p, __ATOMIC_RELAXED); }
+    static inline void lb_store32(uint32_t *p, uint32_t v)
+    { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+    static inline void lb_store64(uint64_t *p, uint64_t v)
+    { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
+    static inline uint32_t lb_add32(uint32_t *p, uint32_t v)
+    { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+    static inline uint32_t lb_sub32(uint32_t *p, uint32_t v)
+    { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
     /* Adds 1 unless that would exceed limit. Never overshoots, not even for a moment: another
        worker must not see a full backend that has a place. */
     static inline int lb_add_below32(uint32_t *p, uint32_t limit) {

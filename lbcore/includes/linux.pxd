@@ -106,7 +106,8 @@ cdef extern from "<fcntl.h>" nogil:
         SPLICE_F_MOVE
         SPLICE_F_NONBLOCK
     int fcntl(int fd, int command, ...)
-    ssize_t splice(int fd_in, void *off_in, int fd_out, void *off_out, size_t length, unsigned flags)
+    ssize_t splice(int fd_in, void *off_in, int fd_out, void *off_out, size_t length,
+                   unsigned flags)
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
