@@ -7,21 +7,20 @@
 # Connections are edge-triggered (see _session.pyx); listening sockets are level-triggered, so that
 # a bounded number of accepts a turn needs no bookkeeping: what is left is reported again.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
 
 from lbcore._balance cimport picker_free, picker_init
 from lbcore._plan cimport listener_t, map_image, plan_listeners
-from lbcore._relay cimport relay_free, relay_init
+from lbcore._relay cimport pipes_trim, relay_free, relay_init
 from lbcore._scoreboard cimport (
     END_SHUTDOWN, MAX_LISTENERS, MAX_POOLS, SEAT_DRAINING, SEAT_SERVING, Scoreboard,
 )
 from lbcore._session cimport (
-    NOTICE_DESCRIPTORS, NOTICE_RESUMED, SESSION_DEAD, TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK,
+    NOTICE_DESCRIPTORS, NOTICE_RESUMED, RESERVED_DESCRIPTORS, SESSION_DEAD, TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK,
     TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t, loop_t, plan_ref_t, plan_release, queue_t,
     queues_poll, session_client_event, session_end, session_open, session_server_event, session_t,
-    session_timeout, session_work, sessions_bury,
+    session_timeout, session_work, sessions_bury, share_descriptors,
 )
 from lbcore._timers cimport timer_node_t, wheel_advance, wheel_init, wheel_timeout
 from lbcore.includes.atomics cimport add32, add_below32, store32, store64, sub32
@@ -41,7 +40,7 @@ cdef enum:
     LONGEST_SLEEP = 1000        # ms: an idle worker still shows a heartbeat
     EXHAUSTED_PAUSE = 100       # ms before accepting is tried again without descriptors
     LIMIT_PAUSE = 20            # ms: places freed by other workers are noticed so late
-    RESERVED_DESCRIPTORS = 64   # the interpreter's, the control channel's, pipes being opened
+    CALM = 1000                 # ms without exhaustion until it is said to be over
 
 cpdef enum Wake:                # why Loop.run came back; watched descriptors are 1 << number
     WAKE_DRAINED = 1 << 16      # draining, and the last connection has ended
@@ -79,14 +78,17 @@ cdef void exhausted(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
     if not loop.exhausted:
         loop.exhausted = 1
         loop.notices |= NOTICE_DESCRIPTORS
+    loop.exhausted_at = loop.now
     loop.seat.accept_pauses += 1
     acceptor_pause(loop, acceptor, EXHAUSTED_PAUSE)
 
 
-cdef bint room_for_one(const loop_t *loop) noexcept nogil:
+cdef bint room_for_one(loop_t *loop) noexcept nogil:
     """Whether both sockets of another connection fit under the descriptor limit."""
-    return (loop.descriptors + 2 * loop.relay.pipes_open + 2 + RESERVED_DESCRIPTORS
-            <= loop.descriptor_limit)
+    cdef uint32_t needed = 2 * loop.sessions + 2 + loop.listening + RESERVED_DESCRIPTORS
+    if needed + 2 * loop.relay.pipes_open > loop.descriptor_limit and loop.relay.pipes_free:
+        pipes_trim(&loop.relay)
+    return needed + 2 * loop.relay.pipes_open <= loop.descriptor_limit
 
 
 cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogil:
@@ -141,9 +143,6 @@ cdef void acceptor_event(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
 cdef void resume_acceptors(loop_t *loop) noexcept nogil:
     cdef acceptor_t *acceptor = loop.acceptors
     loop.resume_at = 0
-    if loop.exhausted and room_for_one(loop):
-        loop.exhausted = 0
-        loop.notices |= NOTICE_RESUMED
     while acceptor != NULL:
         if acceptor.paused and acceptor.plan != NULL:
             acceptor_listen(loop, acceptor)
@@ -187,7 +186,8 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events) noexcept nogil:
         if data & TAG_MASK == TAG_CLIENT:
             session_client_event(loop, <session_t *> <uintptr_t> data, events[i].events)
         elif data & TAG_MASK == TAG_SERVER:
-            session_server_event(loop, <session_t *> <uintptr_t> (data - TAG_SERVER), events[i].events)
+            session_server_event(
+                loop, <session_t *> <uintptr_t> (data - TAG_SERVER), events[i].events)
         elif data & TAG_MASK == TAG_ACCEPTOR:
             acceptor_event(loop, <acceptor_t *> <uintptr_t> (data - TAG_ACCEPTOR))
         else:
@@ -208,6 +208,10 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events) noexcept nogil:
     if loop.resume_at and loop.resume_at <= loop.now:
         resume_acceptors(loop)
     sessions_bury(loop)
+    # Not at the first place that comes free: at the limit, each end of a connection makes one.
+    if loop.exhausted and loop.now - loop.exhausted_at >= CALM and room_for_one(loop):
+        loop.exhausted = 0
+        loop.notices |= NOTICE_RESUMED
     loop.seat.pipes = loop.relay.pipes_open - loop.relay.pipes_free
     loop.seat.buffers = loop.relay.buffers
     if loop.draining and loop.sessions == 0:
@@ -326,6 +330,7 @@ cdef class Loop:
         acceptor.budget = 1
         acceptor.next = self.loop.acceptors
         self.loop.acceptors = acceptor
+        self.loop.listening += 1
 
     def apply(self, image_fd: int, sockets: list) -> None:
         """Swaps to the plan in ``image_fd`` (which stays the caller's).
@@ -367,7 +372,7 @@ cdef class Loop:
                 self.retire(acceptor, True)
             acceptor = following
         loop.plan = plan
-        loop.relay.max_pipes = plan.image.max_pipes
+        share_descriptors(loop)
         store32(&loop.seat.plan_version, plan.image.version)
         if old != NULL:
             plan_release(old)
@@ -399,6 +404,7 @@ cdef class Loop:
             plan_release(acceptor.plan)
         close(acceptor.fd)
         free(acceptor)
+        self.loop.listening -= 1
 
     def sockets(self) -> list:
         """(id, listener index) of every listening socket here; index -1: not served."""

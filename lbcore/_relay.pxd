@@ -79,6 +79,9 @@ cdef void relay_free(relay_t *relay) noexcept nogil
 cdef buffer_t *buffer_take(relay_t *relay, uint32_t size) noexcept nogil
 cdef void buffer_give(relay_t *relay, buffer_t *buffer) noexcept nogil
 
+# Closes the pipes that no flow uses.
+cdef void pipes_trim(relay_t *relay) noexcept nogil
+
 # Moves what can be moved now. Sets relay.taken and relay.given.
 cdef int flow_pump(relay_t *relay, flow_t *flow, end_t *source, end_t *destination) noexcept nogil
 

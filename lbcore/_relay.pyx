@@ -36,16 +36,12 @@ cdef bint relay_init(relay_t *relay) noexcept nogil:
 cdef void relay_free(relay_t *relay) noexcept nogil:
     cdef int size
     cdef buffer_t *buffer
-    cdef pipe_t *pipe
     for size in range(3):
         while relay.free_buffers[size] != NULL:
             buffer = relay.free_buffers[size]
             relay.free_buffers[size] = buffer.next
             free(buffer)
-    while relay.free_pipes != NULL:
-        pipe = relay.free_pipes
-        relay.free_pipes = pipe.next
-        pipe_close(relay, pipe)
+    pipes_trim(relay)
     free(relay.scratch)
     relay.scratch = NULL
 
@@ -128,6 +124,15 @@ cdef void pipe_close(relay_t *relay, pipe_t *pipe) noexcept nogil:
     close(pipe.write_fd)
     relay.pipes_open -= 1
     free(pipe)
+
+
+cdef void pipes_trim(relay_t *relay) noexcept nogil:
+    cdef pipe_t *pipe
+    while relay.free_pipes != NULL:
+        pipe = relay.free_pipes
+        relay.free_pipes = pipe.next
+        pipe_close(relay, pipe)
+    relay.pipes_free = 0
 
 
 cdef void flow_drop(relay_t *relay, flow_t *flow) noexcept nogil:
@@ -237,7 +242,8 @@ cdef int copy_once(relay_t *relay, flow_t *flow, end_t *source, end_t *destinati
     return FLOW_DONE
 
 
-cdef int splice_once(relay_t *relay, flow_t *flow, end_t *source, end_t *destination) noexcept nogil:
+cdef int splice_once(
+        relay_t *relay, flow_t *flow, end_t *source, end_t *destination) noexcept nogil:
     """One splice into the flow's pipe; FLOW_DONE to go on, which delivers it."""
     cdef ssize_t got
     if flow.pipe == NULL:

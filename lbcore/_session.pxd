@@ -91,11 +91,12 @@ ctypedef struct loop_t:
     int epoll
     int bell
     uint32_t seat_index
-    uint32_t descriptors        # sockets of connections
+    uint32_t listening          # listening sockets held
     uint32_t descriptor_limit
     uint32_t sessions
     uint32_t draining           # 1: no listening socket any more
     uint32_t exhausted          # 1: no descriptors were left, and it was said
+    uint64_t exhausted_at       # ms: the last time there were none
     uint32_t notices            # NoticeFlag bits for the Python shell
     uint64_t now                # ms, at the start of the turn
     uint64_t started            # ms
@@ -116,6 +117,9 @@ ctypedef struct loop_t:
     session_t *dead
     chunk_t *chunks             # all sessions there are
 
+cdef enum:
+    RESERVED_DESCRIPTORS = 64   # the interpreter's, the control channel's, pipes being opened
+
 cdef enum NoticeFlag:
     NOTICE_DESCRIPTORS = 1      # accepting paused: descriptors or memory
     NOTICE_RESUMED = 2
@@ -129,9 +133,14 @@ cdef enum EventTag:             # low bits of epoll_event.data: whose event it i
 
 cdef void plan_release(plan_ref_t *plan) noexcept nogil
 
+# Pipes may take what connections leave, and no more than the plan allows. Each connection counts
+# twice from the start: it will need a second socket when a backend is found.
+cdef void share_descriptors(loop_t *loop) noexcept nogil
+
 # A client socket fresh from accept, non-blocking, and its place among the listener's connections
 # on the scoreboard. Owns both from here on, whatever happens.
-cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *address, uint32_t length) noexcept nogil
+cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *address,
+                       uint32_t length) noexcept nogil
 cdef void session_client_event(loop_t *loop, session_t *session, uint32_t events) noexcept nogil
 cdef void session_server_event(loop_t *loop, session_t *session, uint32_t events) noexcept nogil
 cdef void session_timeout(loop_t *loop, session_t *session) noexcept nogil

@@ -17,31 +17,31 @@ from libc.string cimport memset
 from lbcore._balance cimport PICK_FULL, cursor_begin, pick, release
 from lbcore._plan cimport (
     KETAMA, LISTENER_KEEPALIVE, LISTENER_PROXY_IN, MAGLEV, POOL_KEEPALIVE, POOL_SOURCE_BIND,
-    POOL_TRANSPARENT, backend_t, cidr_t, listener_t, plan_header_t, plan_listeners, plan_pools,
+    POOL_TRANSPARENT, backend_t, cidr_t, listener_t, plan_listeners, plan_pools,
     pool_backends, pool_t, unmap_image,
 )
 from lbcore._proxy cimport (
-    PROXY_MALFORMED, PROXY_MAX, PROXY_MORE, PROXY_OUT_MAX, cidr_contains, endpoint_from_sockaddr,
-    endpoint_t, endpoint_text, endpoint_to_sockaddr, proxy_build, proxy_parse,
+    PROXY_MAX, PROXY_MORE, PROXY_OUT_MAX, cidr_contains, endpoint_from_sockaddr, endpoint_text,
+    endpoint_to_sockaddr, proxy_build, proxy_parse,
 )
 from lbcore._relay cimport (
     BOUNDARIES, CLOSED, EOF, FAILED, FIN, FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_ERROR, FLOW_WAIT,
-    MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, URGENT, WRITABLE, buffer_data, buffer_give,
-    buffer_t, buffer_take, end_t, flow_drop, flow_pump, flow_t,
+    MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, URGENT, WRITABLE, buffer_data,
+    buffer_give, buffer_t, buffer_take, end_t, flow_drop, flow_pump, flow_t,
 )
 from lbcore._scoreboard cimport (
     END_CLIENT_GONE, END_CLIENT_IDLE, END_CLIENT_RESET, END_CONNECT_FAILED, END_HALF_CLOSED,
     END_INTERNAL, END_NO_BACKEND, END_NORMAL, END_PROXY_MALFORMED, END_PROXY_TIMEOUT,
     END_QUEUE_FULL, END_QUEUE_TIMEOUT, END_SERVER_IDLE, END_SERVER_RESET, END_SOURCE_LIMIT,
     MAX_BACKENDS, MAX_LISTENERS, MAX_POOLS, NO_ROW, backend_counters_t, backend_live_t,
-    histogram_bucket, listener_counters_t, pool_counters_t, pool_live_t, source_add,
-    source_count, source_key, source_remove,
+    histogram_bucket, listener_counters_t, pool_counters_t, source_add, source_count,
+    source_key, source_remove,
 )
-from lbcore._timers cimport timer_clear, timer_node_t, timer_set
+from lbcore._timers cimport timer_clear, timer_set
 from lbcore.includes.atomics cimport add32, load32, store32, sub32
 from lbcore.includes.linux cimport (
-    AF_INET6, AF_UNIX, CLOCK_MONOTONIC, EADDRNOTAVAIL, EAGAIN, EINPROGRESS, EINTR, EPOLLERR, EPOLLET, EPOLLHUP,
-    EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD,
+    AF_INET6, AF_UNIX, CLOCK_MONOTONIC, EADDRNOTAVAIL, EAGAIN, EINPROGRESS, EINTR, EPOLLERR,
+    EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD,
     IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPV6_TRANSPARENT, IP_BIND_ADDRESS_NO_PORT,
     IP_TRANSPARENT, MSG_NOSIGNAL, MSG_PEEK, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
     SOL_SOCKET, SO_KEEPALIVE, SO_LINGER, TCP_NODELAY, TCP_QUICKACK, TCP_USER_TIMEOUT, bind,
@@ -110,7 +110,14 @@ cdef void set_int(int fd, int level, int name, int value) noexcept nogil:
     setsockopt(fd, level, name, &value, sizeof(int))
 
 
-cdef void close_socket(loop_t *loop, end_t *end, bint abort) noexcept nogil:
+cdef void share_descriptors(loop_t *loop) noexcept nogil:
+    cdef uint32_t taken = 2 * loop.sessions + loop.listening + RESERVED_DESCRIPTORS
+    cdef uint32_t spare = (loop.descriptor_limit - taken) // 2 if taken < loop.descriptor_limit else 0
+    cdef uint32_t wanted = loop.plan.image.max_pipes if loop.plan != NULL else 0
+    loop.relay.max_pipes = wanted if wanted < spare else spare
+
+
+cdef void close_socket(end_t *end, bint abort) noexcept nogil:
     cdef linger at_once
     if end.fd < 0:
         return
@@ -120,7 +127,6 @@ cdef void close_socket(loop_t *loop, end_t *end, bint abort) noexcept nogil:
         setsockopt(end.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
     close(end.fd)
     end.fd = -1
-    loop.descriptors -= 1
 
 
 cdef bint epoll_add(loop_t *loop, session_t *s, int fd, int tag, uint32_t events) noexcept nogil:
@@ -218,8 +224,8 @@ cdef void session_end(loop_t *loop, session_t *s, int reason, bint abort) noexce
     timer_clear(&loop.wheel, &s.timer)
     flow_drop(&loop.relay, &s.up)
     flow_drop(&loop.relay, &s.down)
-    close_socket(loop, &s.server, abort)
-    close_socket(loop, &s.client, abort)
+    close_socket(&s.server, abort)
+    close_socket(&s.client, abort)
     give_back(loop, s)
     if s.flags & SOURCE_COUNTED:
         source_remove(&loop.board, loop.seat_index, s.source_key)
@@ -228,6 +234,7 @@ cdef void session_end(loop_t *loop, session_t *s, int reason, bint abort) noexce
     sub32(&loop.board.listeners[s.listener_row].connections, 1)
     loop.sessions -= 1
     loop.seat.connections = loop.sessions
+    share_descriptors(loop)
     plan_release(s.plan)
     s.state = SESSION_DEAD
     s.next = loop.dead
@@ -250,7 +257,8 @@ cdef bint is_trusted(const session_t *s, const listener_t *listener) noexcept no
     return False
 
 
-cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *address, uint32_t length) noexcept nogil:
+cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *address,
+                       uint32_t length) noexcept nogil:
     cdef session_t *s = session_new(loop)
     cdef const listener_t *listener
     cdef listener_counters_t *counters
@@ -258,7 +266,8 @@ cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *a
     if s == NULL:
         close(fd)
         loop.seat.accept_errors += 1
-        sub32(&loop.board.listeners[plan_listeners(acceptor.plan.image)[acceptor.listener].row].connections, 1)
+        sub32(&loop.board.listeners[
+            plan_listeners(acceptor.plan.image)[acceptor.listener].row].connections, 1)
         return
     s.plan = acceptor.plan
     s.plan.references += 1
@@ -275,9 +284,9 @@ cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *a
     counters = listener_counters(loop, s.listener_row)
     counters.accepted += 1
     counters.connections += 1
-    loop.descriptors += 1
     loop.sessions += 1
     loop.seat.connections = loop.sessions
+    share_descriptors(loop)
     loop.seat.accepted += 1
 
     if listener.flags & LISTENER_PROXY_IN and is_trusted(s, listener):
@@ -352,7 +361,8 @@ cdef void read_proxy_header(loop_t *loop, session_t *s) noexcept nogil:
     if got == 0:
         session_end(loop, s, END_CLIENT_GONE, False)
         return
-    length = proxy_parse(<const uint8_t *> loop.relay.scratch, <size_t> got, &s.source, &s.destination)
+    length = proxy_parse(
+        <const uint8_t *> loop.relay.scratch, <size_t> got, &s.source, &s.destination)
     if length == PROXY_MORE and got < PROXY_MAX:
         if s.client.flags & FIN:
             session_end(loop, s, END_PROXY_MALFORMED, True)
@@ -547,7 +557,7 @@ cdef void backend_failed(loop_t *loop, session_t *s, bint timed_out) noexcept no
     if s.attempts < pool_of(s).connect_attempts:
         counters.redispatched += 1
     suspect(loop, s.backend_row)
-    close_socket(loop, &s.server, False)
+    close_socket(&s.server, False)
     give_back(loop, s)
 
 
@@ -618,13 +628,13 @@ cdef int connect_backend(loop_t *loop, session_t *s, const pool_t *pool) noexcep
     fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
     if fd < 0:
         return CONNECT_INTERNAL
-    loop.descriptors += 1
     s.server.fd = fd
     s.server.flags = WRITABLE | (BOUNDARIES if family == AF_UNIX else 0)
     held = s.up.held
     if family != AF_UNIX:
         set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1)
-        if pool.flags & (POOL_SOURCE_BIND | POOL_TRANSPARENT) and not bind_source(s, pool, fd, family):
+        if (pool.flags & (POOL_SOURCE_BIND | POOL_TRANSPARENT)
+                and not bind_source(s, pool, fd, family)):
             return CONNECT_INTERNAL     # our address, our rights: no backend is to blame
         if held != NULL:
             # Data follows at once: let the last acknowledgement of the handshake ride on it.
@@ -651,7 +661,8 @@ cdef int connect_backend(loop_t *loop, session_t *s, const pool_t *pool) noexcep
             return CONNECT_FAILED
     if pending or not s.server.flags & WRITABLE:
         s.server.flags |= OUT_ARMED
-    if not epoll_add(loop, s, fd, TAG_SERVER, INPUT | (EPOLLOUT if s.server.flags & OUT_ARMED else 0)):
+    if not epoll_add(loop, s, fd, TAG_SERVER,
+                     INPUT | (EPOLLOUT if s.server.flags & OUT_ARMED else 0)):
         return CONNECT_INTERNAL
     return CONNECT_PENDING if pending else CONNECT_READY
 
@@ -755,7 +766,8 @@ cdef bint run_down(loop_t *loop, session_t *s) noexcept nogil:
     return False
 
 
-cdef bint pass_end(loop_t *loop, session_t *s, flow_t *flow, flow_t *other, end_t *destination) noexcept nogil:
+cdef bint pass_end(loop_t *loop, session_t *s, flow_t *flow, flow_t *other,
+                   end_t *destination) noexcept nogil:
     """One direction is complete: the other side sees the same end. False when that was all."""
     cdef uint32_t half_closed
     flow.flags |= CLOSED
@@ -901,7 +913,8 @@ cdef void relay_timeout(loop_t *loop, session_t *s) noexcept nogil:
         session_end(loop, s, END_CLIENT_IDLE, True)
     elif server_idle and now - s.server_active >= server_idle:
         session_end(loop, s, END_SERVER_IDLE, True)
-    elif s.half_closed and listener.half_closed and now - last_active(s, now) >= listener.half_closed:
+    elif (s.half_closed and listener.half_closed
+            and now - last_active(s, now) >= listener.half_closed):
         session_end(loop, s, END_HALF_CLOSED, True)
     else:
         if not s.flags & TUNED:

@@ -82,6 +82,18 @@ class Worker:
         else:
             self.control.setblocking(False)
 
+    def log(self, event: str, level: str = "warning", **details: Any) -> None:
+        """Sends a line for the log. One that does not fit at once is dropped: traffic goes on."""
+        if self.control is None:
+            return
+        message = {"op": "log", "level": level, "event": event, **details}
+        try:
+            self.control.send(json.dumps(message, separators=(",", ":")).encode())
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.hang_up()
+
     def listen(self) -> None:
         """Handles every packet that has arrived."""
         while self.control is not None:
@@ -96,8 +108,8 @@ class Worker:
                 self.hang_up()
                 return
             if flags & socket.MSG_CTRUNC:
-                self.say({"op": "log", "level": "error", "event": "descriptors_lost",
-                          "hint": "the worker's descriptor limit is too low for its sockets"})
+                self.log("descriptors_lost", "error",
+                         hint="the worker's descriptor limit is too low for its sockets")
             self.handle(json.loads(packet), descriptors)
 
     def answer_door(self) -> None:
@@ -190,8 +202,7 @@ class Worker:
             woken = self.loop.run(self.time_left())
             if woken & Wake.WAKE_NOTICE:
                 for event in self.loop.notices():
-                    self.say({"op": "log", "level": "warning", "event": event,
-                              "connections": self.loop.connections})
+                    self.log(event, connections=self.loop.connections)
             if woken & 1 << CONTROL:
                 self.listen()
             if woken & 1 << DOOR:

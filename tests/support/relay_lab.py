@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import random
 import select
@@ -24,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lbcore._scoreboard import BackendState
+from lbcore._scoreboard import BackendState, Scoreboard
 from lbcore.config.plan import Address, BackendPlan, EjectionPlan, ListenerPlan, PoolPlan
 from tests.support.worker import WorkerHarness, listening
 
@@ -95,14 +96,15 @@ def fill(sock: socket.socket, most: int = 1 << 30) -> int:
     return sent
 
 
-def block(lab: Lab, sender: socket.socket) -> int:
+def block(lab: Lab, sender: socket.socket, *, chunk: int = 1 << 14) -> int:
     """Sends just so much that the worker holds bytes it cannot pass on, and the sender's own
     socket is empty again; returns how many bytes went."""
     sent = 0
-    chunk = bytes(1 << 14)
-    while not lab.seat["buffers"] + lab.seat["pipes"]:
-        sender.sendall(chunk)
-        sent += len(chunk)
+    data = bytes(chunk)
+    before = lab.seat["buffers"] + lab.seat["pipes"]
+    while lab.seat["buffers"] + lab.seat["pipes"] == before:
+        sender.sendall(data)
+        sent += chunk
         until(lambda: unsent(sender) == 0)
         lab.let_turn()
     return sent
@@ -261,6 +263,7 @@ class Lab:
             tempfile.TemporaryDirectory(prefix="lbcore-relay-")))
         self.worker = self.stack.enter_context(WorkerHarness(
             limit=limit, scoreboard=beside.worker.scoreboard if beside else None))
+        self.numbered = itertools.count()
         self.places: list[Place] = []
         self.listeners: list[ListenerPlan] = []
         self.numbers: list[int] = []
@@ -281,7 +284,7 @@ class Lab:
     def origin(self, kind: str = "tcp", backlog: int = 4096) -> Origin:
         """A listening backend: "tcp", "tcp6" or "unix"."""
         if kind == "unix":
-            path = str(self.directory / f"origin-{len(os.listdir(self.directory))}.sock")  # noqa: PTH208
+            path = str(self.directory / f"origin-{next(self.numbered)}.sock")
             sock = self.keep(socket.socket(socket.AF_UNIX))
             sock.bind(path)
             address = Address(path=path)
@@ -309,7 +312,7 @@ class Lab:
 
     def refusing_unix(self) -> Address:
         """A unix socket that nobody listens on: connect fails at once, without waiting."""
-        path = str(self.directory / "refusing.sock")
+        path = str(self.directory / f"refusing-{next(self.numbered)}.sock")
         sock = self.keep(socket.socket(socket.AF_UNIX))
         sock.bind(path)
         return Address(path=path)
@@ -407,7 +410,7 @@ class Lab:
     # -- what is counted
 
     @property
-    def board(self) -> Any:
+    def board(self) -> Scoreboard:
         """The scoreboard."""
         return self.worker.scoreboard
 

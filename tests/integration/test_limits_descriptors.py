@@ -1,0 +1,158 @@
+"""Descriptor exhaustion: accepting pauses and resumes, and whoever is there already is served."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from lbcore._scoreboard import BackendState
+from tests.support.relay_lab import Lab, block, close_all, pool, read_exactly, until
+
+LIMIT = 200
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """A worker with few descriptors."""
+    with Lab(limit=LIMIT) as lab:
+        yield lab
+
+
+def logged(lab: Lab) -> list[str]:
+    """Events that the worker has sent for the log since the last look."""
+    events = []
+    lab.worker.control.setblocking(False)
+    try:
+        while True:
+            message = json.loads(lab.worker.control.recv(65536))
+            if message["op"] == "log":
+                events.append(message["event"])
+    except BlockingIOError:
+        lab.worker.control.settimeout(10)
+    return events
+
+
+def ask(client: socket.socket) -> None:
+    client.sendall(b"still there?")
+    assert read_exactly(client, 12) == b"still there?"
+
+
+def test_accepting_pauses_without_descriptors_and_everybody_is_served_in_the_end(lab: Lab) -> None:
+    lab.serve(pool(lab.echo()))
+    clients = [lab.connect() for _ in range(150)]
+    until(lambda: lab.seat["accept_pauses"] > 0)
+    accepted = lab.seat["connections"]
+    assert 40 < accepted < 90
+    assert lab.descriptors() < LIMIT
+    for client in clients[:20]:
+        ask(client)
+    while clients:
+        ask(clients[0])
+        clients.pop(0).close()
+    lab.expect_ended(normal=150)
+    lab.expect_nothing_held()
+    lines: list[str] = []
+    until(lambda: lines.extend(logged(lab)) or len(lines) == 2)
+    assert lines == ["accept_paused", "accept_resumed"]
+
+
+def test_exhaustion_is_said_once_however_often_places_come_and_go(lab: Lab) -> None:
+    lab.serve(pool(lab.echo()))
+    clients = [lab.connect() for _ in range(150)]
+    until(lambda: lab.seat["accept_pauses"] > 0)
+    for _ in range(60):
+        ask(clients[0])
+        clients.pop(0).close()
+        clients.append(lab.connect())
+    assert lab.seat["accept_pauses"] > 20
+    assert logged(lab) == ["accept_paused"]
+    close_all(clients)
+    lines: list[str] = []
+    until(lambda: lines.extend(logged(lab)) or lines)
+    assert lines == ["accept_resumed"]
+
+
+def test_a_worker_without_descriptors_is_not_busy(lab: Lab) -> None:
+    lab.serve(pool(lab.echo()))
+    clients = [lab.connect() for _ in range(150)]
+    until(lambda: lab.seat["accept_pauses"] > 0)
+    spent, turns, pauses = lab.cpu_seconds(), lab.seat["turns"], lab.seat["accept_pauses"]
+    until(lambda: lab.seat["accept_pauses"] >= pauses + 5)
+    assert lab.cpu_seconds() - spent < 0.1
+    assert lab.seat["turns"] - turns < 40
+    close_all(clients)
+
+
+def test_connections_that_wait_for_a_backend_find_a_descriptor_for_it(lab: Lab) -> None:
+    """Each of them will need a second one: that counts from the start."""
+    echo = lab.echo()
+    lab.serve(pool(echo))
+    lab.pretend(0, BackendState.STATE_DOWN)
+    clients = [lab.connect() for _ in range(150)]
+    until(lambda: lab.seat["accept_pauses"] > 0)
+    lab.pretend(0, BackendState.STATE_UP)
+    for client in clients:
+        ask(client)
+        client.close()
+    lab.expect_ended(normal=150)
+
+
+def test_pipes_leave_descriptors_for_connections(lab: Lab) -> None:
+    """Streams take pipes after their connections were accepted."""
+    origin = lab.origin()
+    echo = lab.echo()
+    lab.listen()
+    lab.listen(pool=1)
+    lab.apply(pool(origin), pool(echo, name="echo"))
+    lab.pretend(1, BackendState.STATE_DOWN)
+    pairs = lab.links(origin, 33)
+    waiting = [lab.connect(listener=1) for _ in range(32)]
+    until(lambda: lab.board.pool(1)["waiting"] == 32)
+    for _, server in pairs:
+        block(lab, server, chunk=1 << 17)
+    assert lab.seat["pipes"] > 0
+    lab.pretend(1, BackendState.STATE_UP)
+    for client in waiting:
+        ask(client)
+    assert lab.ended(1) == {}
+
+
+def test_pipes_that_nobody_uses_make_room_for_connections(lab: Lab) -> None:
+    origin = lab.origin()
+    echo = lab.echo()
+    lab.listen()
+    lab.listen(pool=1)
+    lab.apply(pool(origin), pool(echo, name="echo"))
+    pairs = lab.links(origin, 30)
+    held = [block(lab, server, chunk=1 << 17) for _, server in pairs]
+    assert lab.seat["pipes"] == 30
+    for (client, _), length in zip(pairs, held, strict=True):
+        read_exactly(client, length)
+    close_all([end for pair in pairs for end in pair])
+    lab.expect_nothing_held((0, 1))
+    assert lab.descriptors() > 60       # pipes are kept for the next stream
+    clients = [lab.connect(listener=1) for _ in range(60)]
+    for client in clients:
+        ask(client)
+    assert lab.seat["connections"] == 60
+    assert lab.seat["accept_pauses"] == 0
+
+
+def test_descriptors_do_not_leak(lab: Lab) -> None:
+    echo = lab.echo()
+    lab.serve(pool(lab.refusing(), echo, lab.refusing_unix()))
+    ask(lab.connect())
+    before = lab.descriptors()
+    for number in range(400):
+        client = lab.connect(b"x" * (number % 3))
+        if number % 2:
+            ask_after = number % 3
+            assert read_exactly(client, ask_after) == b"x" * ask_after
+        client.close()
+        if number % 40 == 0:
+            lab.apply(pool(lab.refusing(), echo, lab.refusing_unix()))
+    until(lambda: lab.seat["connections"] == 1)
+    assert lab.descriptors() == before
