@@ -2,8 +2,9 @@
 
 Latencies are what a client sees, through lbcore to an echo backend and back. Client, balancer and
 backends share the machine, and Locust counts in whole milliseconds; the limits leave room for a
-busy machine with two cores, and are far below anything that a stall, a lost packet (200 ms and
-more) or a connect timeout (1 s here) would show.
+machine with two cores that others use too. A connection whose SYN was dropped, because a queue was
+full or nobody was there to take it, costs 1 s and more, and so does a connect timeout here: the
+limit at 99.9 % is below that, so that not one in a thousand may have met it.
 """
 
 from __future__ import annotations
@@ -47,12 +48,17 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Latency:
-    """The longest that a kind of request may take, milliseconds, at three percentiles."""
+    """The longest that a kind of request may take, milliseconds, at these percentiles."""
 
     request: Request
     p50: float
     p95: float
     p99: float
+    p999: float = 900
+
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """Shares of the requests, and the limit at each."""
+        return (0.5, self.p50), (0.95, self.p95), (0.99, self.p99), (0.999, self.p999)
 
 
 @dataclass(frozen=True)
@@ -97,14 +103,14 @@ STEADY = Scenario(
         Behaviour(True, 3, 8, 1, (64, KIB, KIB, 4 * KIB, 16 * KIB, 256 * KIB)),
         Behaviour(False, 1, 3, 4, (64, KIB, 16 * KIB)),
     ),
-    latencies=_latencies(20, 80, 200, "open", "exchange", "close"),
+    latencies=_latencies(40, 120, 300, "open", "exchange", "close"),
 )
 CHURN = Scenario(
     name="churn",
     title="connections that come, ask once and go",
     users=60,
     behaviours=(Behaviour(False, 1, 6, 1, (64, KIB)),),
-    latencies=_latencies(20, 80, 200, "open", "close"),
+    latencies=_latencies(40, 120, 300, "open", "close"),
 )
 RAMP_UP = Scenario(
     name="ramp",
@@ -114,7 +120,7 @@ RAMP_UP = Scenario(
         Behaviour(True, 3, 2, 1, (64, KIB, 16 * KIB)),
         Behaviour(False, 1, 1, 2, (64, KIB)),
     ),
-    latencies=_latencies(20, 100, 250, "open", "exchange", "close"),
+    latencies=_latencies(40, 150, 400, "open", "exchange", "close"),
     steps=RAMP,
     least_seconds=10,
 )
@@ -126,7 +132,7 @@ FAILOVER = Scenario(
         Behaviour(True, 1, 5, 1, (64, KIB, 16 * KIB)),
         Behaviour(False, 1, 4, 2, (64, KIB)),
     ),
-    latencies=_latencies(20, 100, 400, "open", "exchange"),
+    latencies=_latencies(40, 150, 400, "open", "exchange"),
     disturbance="deaths",
     least_seconds=10,
 )
@@ -138,7 +144,7 @@ RELOAD = Scenario(
         Behaviour(True, 1, 5, 1, (64, KIB, 64 * KIB)),
         Behaviour(False, 1, 4, 2, (64, KIB)),
     ),
-    latencies=_latencies(20, 100, 250, "open", "exchange", "close"),
+    latencies=_latencies(40, 150, 400, "open", "exchange", "close"),
     backends=4,
     disturbance="reloads",
 )

@@ -15,6 +15,14 @@ from .wire import ANSWER, Life, WrongAnswer, check_head, check_payload, question
 Address = tuple[str, int]
 
 
+def address(host: str | None) -> Address:
+    """Address and port of HOST:PORT, with or without tcp:// before it. Raises ValueError."""
+    name, _, port = (host or "").removeprefix("tcp://").rstrip("/").rpartition(":")
+    if not name or not port.isdigit():
+        raise ValueError(f"--host must be ADDRESS:PORT of a tcp listener, not {host!r}")
+    return name.strip("[]"), int(port)
+
+
 class Ended(Exception):
     """The other side ended the connection in an orderly way, but too early."""
 
@@ -22,7 +30,7 @@ class Ended(Exception):
 class Conversation:
     """One connection. Any error leaves it closed.
 
-    ``who`` is the backend that answers, known from the first answer on. All methods raise
+    ``who`` is the backend that answers, known from the head of its first answer on. All methods raise
     OSError, Ended or WrongAnswer; ``seconds`` is how long each wait for the other side may take.
     """
 

@@ -3,38 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from loadtests.compare.procs import HarnessError
 
 from .catalog import Scenario
+from .happened import Death, Happened
 from .stage import Stage
-from .wire import Life
 
 # Which backend is away, from when to when, as shares of the run.
 ABSENCES = ((0, 0.15, 0.35), (1, 0.55, 0.75))
-RECOVERS_WITHIN = 5.0       # seconds from a backend's start to its first new connections
-
-
-@dataclass(frozen=True)
-class Death:
-    """A backend was killed between two moments of CLOCK_MONOTONIC."""
-
-    who: Life
-    began: float
-    gone: float
-
-
-@dataclass
-class Happened:
-    """What a disturbance did, and what lbcore made of it."""
-
-    deaths: list[Death] = field(default_factory=list)
-    returned: dict[int, float] = field(default_factory=dict)    # backend: seconds until traffic
-    reloads_asked: int = 0
-    reloads_done: int = 0
-    plans_behind: int = 0       # workers without the last plan at the end
 
 
 class Quiet:
@@ -132,8 +109,3 @@ def disturbance(scenario: Scenario, stage: Stage, seconds: float, reload_every: 
     if scenario.disturbance == "reloads":
         return Reloads(stage, reload_every)
     return Quiet()
-
-
-def killed(deaths: Sequence[Death], who: Life | None) -> Death | None:
-    """The death that ended the life, if it was ended."""
-    return next((death for death in deaths if death.who == who), None)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .catalog import Scenario
-from .disturb import RECOVERS_WITHIN, Death, Happened, killed
+from .happened import Death, Happened, killed
 from .measure import Measured
 from .records import Failure
 
 # A reset may wait this long for its turn in Locust's process before its moment is taken, seconds.
 NOTICED_WITHIN = 2.0
+RECOVERS_WITHIN = 5.0   # seconds from a backend's start to its first new connections
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,10 @@ def _latencies(scenario: Scenario, seen: Measured, slack: float) -> list[Check]:
     checks = []
     for limit in scenario.latencies:
         counted = seen.of(limit.request)
-        for share, most in ((0.50, limit.p50), (0.95, limit.p95), (0.99, limit.p99)):
+        for share, most in limit.points():
             value = counted.percentile(share)
             checks.append(Check(
-                f"{limit.request} p{share * 100:.0f}", f"<= {most * slack:g} ms", f"{value} ms",
+                f"{limit.request} p{share * 100:g}", f"<= {most * slack:g} ms", f"{value} ms",
                 counted.requests > 0 and value <= most * slack))
     return checks
 

@@ -19,7 +19,7 @@ from locust import User, constant_throughput, events, task
 from locust.env import Environment
 
 from .catalog import Behaviour, Request
-from .conversation import Address, Conversation, Ended
+from .conversation import Conversation, Ended, address
 from .records import Failure
 from .report import FAILURE, add_option, attach, listen
 from .wire import WrongAnswer
@@ -28,14 +28,6 @@ FAILS_WITH = (OSError, Ended, WrongAnswer)
 
 listen(events.init_command_line_parser, add_option)
 listen(events.init, attach)
-
-
-def address(host: str | None) -> Address:
-    """Address and port of HOST:PORT, with or without tcp:// before it. Raises ValueError."""
-    name, _, port = (host or "").removeprefix("tcp://").rstrip("/").rpartition(":")
-    if not name or not port.isdigit():
-        raise ValueError(f"--host must be ADDRESS:PORT of a tcp listener, not {host!r}")
-    return name.strip("[]"), int(port)
 
 
 class TcpUser(User):
