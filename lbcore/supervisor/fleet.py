@@ -197,6 +197,8 @@ class Fleet:
             slot.worker = await self.launch(slot.index)
         except LaunchError as error:
             slot.error = str(error)
+            if self._standing_down:      # that is why
+                return
             self.log.error("worker.start_failed", slot=slot.index, error=str(error))
             slot.deaths += 1
             await self._pause(slot, slot.backoff.died(time.monotonic() - began))

@@ -63,9 +63,9 @@ async def _live(config: Path, found: Read, log: Log, resume: int) -> int:
         if resume < 0:
             starting = asyncio.create_task(supervisor.start(found))
             await asyncio.wait({starting, over}, return_when=asyncio.FIRST_COMPLETED)
-            if over.done():         # told to end before it was up
-                starting.cancel()
-                await asyncio.wait({starting})
+            if supervisor.stopping:     # told to end before it was up: whatever that broke is
+                starting.cancel()       # no failure
+                await asyncio.gather(starting, return_exceptions=True)
             else:
                 await starting
         await over
