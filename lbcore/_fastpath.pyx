@@ -36,6 +36,7 @@ import os
 cdef enum:
     EVENTS = 256                # taken from the kernel at once
     ACCEPT_MOST = 64            # connections one listening socket may bring in a turn
+    TIMERS_MOST = 256           # expired timers looked at in a turn; the next goes on with the rest
     SWEEP_MOST = 65536          # no accept queue is longer
     LONGEST_SLEEP = 1000        # ms: an idle worker still shows a heartbeat
     EXHAUSTED_PAUSE = 100       # ms before accepting is tried again without descriptors
@@ -192,10 +193,11 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events) noexcept nogil:
             acceptor_event(loop, <acceptor_t *> <uintptr_t> (data - TAG_ACCEPTOR))
         else:
             woken |= <uint32_t> 1 << <uint32_t> (data >> 3)
-    timer = wheel_advance(&loop.wheel, loop.now)
-    while timer != NULL:
-        session_timeout(loop, <session_t *> timer)
+    for i in range(TIMERS_MOST):
         timer = wheel_advance(&loop.wheel, loop.now)
+        if timer == NULL:
+            break
+        session_timeout(loop, <session_t *> timer)
     work = loop.work_head
     loop.work_head = NULL
     loop.work_tail = NULL
