@@ -13,12 +13,13 @@ VENV ?= .venv
 CONFIG ?= conf/lb.toml
 PYTEST_ARGS ?=
 COMPARE_ARGS ?=
+SOAK_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILED := setup.py $(wildcard lbcore/*.pyx lbcore/*.pxd lbcore/includes/*.pxd)
 
-.PHONY: help run build test lint test-asan compare dist dist-check docs clean
+.PHONY: help run build test lint test-faults test-asan compare soak dist dist-check docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' \
@@ -27,6 +28,7 @@ help:            ## this list
 	@echo '  CONFIG=FILE        another configuration for run (now: $(CONFIG))'
 	@echo '  PYTEST_ARGS=...    for test and test-asan, such as PYTEST_ARGS="-k timers -x"'
 	@echo '  COMPARE_ARGS=...   for compare, such as COMPARE_ARGS=--quick'
+	@echo '  SOAK_ARGS=...      for soak, such as SOAK_ARGS="--minutes 60"'
 	@echo '  PYTHON=python3.12  the Python that .venv is made from'
 
 run: $(VENV)/.built  ## build, and run lbcore on CONFIG until Ctrl-C
@@ -45,12 +47,18 @@ lint: $(VENV)/.built $(VENV)/.dev  ## types, style and the direction of imports
 	$(BIN)/mypy -p loadtests
 	$(BIN)/lint-imports --no-cache
 
+test-faults: $(VENV)/.built $(VENV)/.dev  ## the injected faults again, with full counts (some 7 minutes)
+	@LBCORE_FULL_FAULTS=1 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
+
 test-asan:       ## the tests on compiled code with AddressSanitizer and UBSan
 	@PYTHON=$(PYTHON) scripts/test-asan $(PYTEST_ARGS)
 
 compare: $(VENV)/.built $(VENV)/.load  ## measure lbcore, HAProxy, nginx and Envoy side by side
 	@scripts/system-packages compare
 	@$(BIN)/python -m loadtests.compare $(COMPARE_ARGS)
+
+soak: $(VENV)/.built $(VENV)/.dev  ## ten minutes of everything at once: memory must stay flat
+	@$(BIN)/python -m loadtests.soak $(SOAK_ARGS)
 
 dist: $(VENV)/.dev  ## sdist and wheel, in dist/
 	@rm -rf dist

@@ -120,6 +120,10 @@ class Instance:
         if wait:
             self.wait_for("started", already + 1)
 
+    def wait_until_serving(self) -> None:
+        """Waits until it answers and every slot has its worker; for logs that say little."""
+        self.wait_serving(int(self.file["lbcore"]["workers"]))
+
     @property
     def pid(self) -> int:
         """Process number of the supervisor."""
