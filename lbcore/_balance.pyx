@@ -576,7 +576,7 @@ cdef class Selector:
         return plan_pools(self.plan) + index
 
     def swap(self, int image_fd) -> None:
-        """Goes on with another plan, as a worker does at a reload. Cursors begun before are void."""
+        """Goes on with another plan, as a worker does at a reload; older cursors are void."""
         cdef const plan_header_t *plan = map_image(image_fd)
         unmap_image(self.plan)
         self.plan = plan
