@@ -13,13 +13,14 @@ VENV ?= .venv
 CONFIG ?= conf/lb.toml
 PYTEST_ARGS ?=
 COMPARE_ARGS ?=
+LOAD_ARGS ?= all
 SOAK_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILED := setup.py $(wildcard lbcore/*.pyx lbcore/*.pxd lbcore/includes/*.pxd)
 
-.PHONY: help run build test lint test-faults test-asan compare soak dist dist-check docs clean
+.PHONY: help run build test lint test-faults test-asan compare load soak dist dist-check docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' \
@@ -28,6 +29,7 @@ help:            ## this list
 	@echo '  CONFIG=FILE        another configuration for run (now: $(CONFIG))'
 	@echo '  PYTEST_ARGS=...    for test and test-asan, such as PYTEST_ARGS="-k timers -x"'
 	@echo '  COMPARE_ARGS=...   for compare, such as COMPARE_ARGS=--quick'
+	@echo '  LOAD_ARGS=...      for load (now: $(LOAD_ARGS)), such as LOAD_ARGS="churn --seconds 60"'
 	@echo '  SOAK_ARGS=...      for soak, such as SOAK_ARGS="--minutes 60"'
 	@echo '  PYTHON=python3.12  the Python that .venv is made from'
 
@@ -56,6 +58,9 @@ test-asan:       ## the tests on compiled code with AddressSanitizer and UBSan
 compare: $(VENV)/.built $(VENV)/.load  ## measure lbcore, HAProxy, nginx and Envoy side by side
 	@scripts/system-packages compare
 	@$(BIN)/python -m loadtests.compare $(COMPARE_ARGS)
+
+load: $(VENV)/.built $(VENV)/.load  ## Locust scenarios, each with limits it must hold
+	@$(BIN)/python -m loadtests.scenarios $(LOAD_ARGS)
 
 soak: $(VENV)/.built $(VENV)/.dev  ## ten minutes of everything at once: memory must stay flat
 	@$(BIN)/python -m loadtests.soak $(SOAK_ARGS)

@@ -112,7 +112,8 @@ cdef void set_int(int fd, int level, int name, int value) noexcept nogil:
 
 cdef void share_descriptors(loop_t *loop) noexcept nogil:
     cdef uint32_t taken = 2 * loop.sessions + loop.listening + RESERVED_DESCRIPTORS
-    cdef uint32_t spare = (loop.descriptor_limit - taken) // 2 if taken < loop.descriptor_limit else 0
+    cdef uint32_t spare = (
+        (loop.descriptor_limit - taken) // 2 if taken < loop.descriptor_limit else 0)
     cdef uint32_t wanted = loop.plan.image.max_pipes if loop.plan != NULL else 0
     loop.relay.max_pipes = wanted if wanted < spare else spare
 
