@@ -39,6 +39,7 @@ from lbcore.supervisor.sockets import BindError, open_admin
 Json = dict[str, Any]
 # Half of the seats: during an upgrade old and new workers live side by side.
 MAX_WORKERS = (CAPACITY["seats"] + 1) // 2
+TASK_PATIENCE = 3.0              # seconds for what is under way to be broken off
 CANNOT_APPLY = (ResolveError, BindError, LookupError, ValueError, OSError)
 
 
@@ -339,6 +340,7 @@ class Supervisor:
             if problem:
                 raise ControlError(409, f"the installed version does not start: {problem}",
                                    "nothing has changed; the running version goes on")
+            self._refuse_when_stopping()
             self.upgraded = {"state": "running"}
         self.spawn(upgrade.exec_new_version(self))
         return {"generation": self.generation, "next_generation": self.generation + 1}
@@ -405,6 +407,8 @@ class Supervisor:
         """Ends what is left and removes every file; safe after a failed start."""
         for task in self._tasks:
             task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=TASK_PATIENCE)
         await self.admin.stop()
         # After a failed start they go on as if we had never been.
         left_alone = 0 if self.stopping else self.fleet.leave_orphans()

@@ -54,6 +54,11 @@ async def preflight(config: Path) -> str:
             process.kill("took too long")
             await process.ended.wait()
             return f"it did not finish within {PREFLIGHT_TIMEOUT:g} seconds"
+        except asyncio.CancelledError:
+            # lbcore ends, and so does what it has started; like after Ctrl-C, it tidies up.
+            process.signal(signal.SIGINT)
+            await process.ended.wait()
+            raise
         if process.exit_code == 0:
             return ""
         os.lseek(output, 0, os.SEEK_SET)
@@ -71,15 +76,19 @@ async def exec_new_version(supervisor: Supervisor) -> None:
         supervisor.log.info("upgrade.exec", message="the new version takes over", pid=os.getpid())
         await supervisor.admin.stop()
         await supervisor.monitor.stop()
-        for worker in supervisor.fleet.workers():
-            if worker.channel is not None:
-                worker.channel.pause()
         handled = list(supervisor.handle_signals())
         # A signal between exec and its handler would end us; blocked, it waits for the handler.
         signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+        for _ in range(2):               # what came before that is known to the event loop only,
+            await asyncio.sleep(0)       # which takes one turn to see it and one to act
+        for worker in supervisor.fleet.workers():
+            if worker.channel is not None:
+                worker.channel.pause()
         state = os.memfd_create("lbcore-state", 0)
         descriptors: list[int] = []
         try:
+            if supervisor.stopping:
+                raise ValueError("lbcore was told to end meanwhile")
             os.write(state, json.dumps(export(supervisor, descriptors)).encode())
             os.lseek(state, 0, os.SEEK_SET)
             for fd in descriptors:
@@ -213,6 +222,8 @@ async def _replace_workers(supervisor: Supervisor) -> None:
             try:
                 await fleet.replace(slot)
             except LaunchError as error:
+                if supervisor.stopping:      # that is why
+                    return
                 supervisor.upgraded = _failed(f"worker of slot {slot.index}: {error}")
                 log.error("upgrade.failed", message="old workers go on", slot=slot.index,
                           error=str(error))

@@ -131,3 +131,33 @@ def test_files_of_a_killed_instance_do_not_keep_the_next_one_from_starting(two: 
     two.signal(signal.SIGTERM)
     assert two.exit_code() == 0
     assert two.leftovers() == []
+
+
+@pytest.mark.parametrize("moment", ["upgrade.checking", "upgrade.exec", "worker.started"])
+def test_term_during_an_upgrade_ends_lbcore_all_the_same(two: Instance, moment: str) -> None:
+    seen = len(two.events(moment))
+    two.signal(signal.SIGUSR2)
+    two.wait_for(moment, seen + 1)
+    two.signal(signal.SIGTERM)
+    assert two.exit_code() == 0
+    until(lambda: two.leftovers() == [], "nothing left", 5)
+
+
+def test_upgrade_tried_out_without_its_supervisor_leaves_nothing(two: Instance) -> None:
+    two.signal(signal.SIGUSR2)
+    two.wait_for("upgrade.checking")
+    until(lambda: any("preflight" in words for words in two.processes().values()))
+    two.kill_supervisor()
+    until(lambda: len(two.processes()) == 2, "only the two workers left", 10)
+
+
+def test_worker_killed_out_of_a_trial_leaves_no_process(two: Instance) -> None:
+    """The trial of an upgrade itself is killed: the worker it tried ends as well."""
+    before = set(two.processes())
+    two.signal(signal.SIGUSR2)
+    trial, _ = until(lambda: [p for p in two.processes().items()
+                              if "preflight" in p[1]])[0]
+    until(lambda: len(two.processes()) == len(before) + 2, "the trial's worker")
+    os.kill(trial, signal.SIGKILL)
+    two.wait_for("upgrade.failed")
+    until(lambda: set(two.processes()) == before, "what was there before", 10)
