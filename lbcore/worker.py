@@ -59,11 +59,17 @@ class Worker:
         self.loop.watch(control.fileno(), CONTROL)
 
     def hang_up(self) -> None:
-        """The supervisor is gone: go on serving, and wait at the door for the next one."""
+        """The supervisor is gone: go on serving, and wait at the door for the next one.
+
+        Without a listening socket nobody would miss this worker: it was still starting, or was
+        giving its sockets up, or tried an upgrade out. It ends with its last connection.
+        """
         if self.control is not None:
             self.loop.unwatch(self.control.fileno())
             self.control.close()
             self.control = None
+            if not self.loop.sockets():
+                self.loop.drain(False)
 
     def say(self, message: dict[str, Any], descriptors: list[int] | None = None) -> None:
         """Sends one packet. A supervisor that does not listen is treated as gone."""
