@@ -103,14 +103,14 @@ STEADY = Scenario(
         Behaviour(True, 3, 8, 1, (64, KIB, KIB, 4 * KIB, 16 * KIB, 256 * KIB)),
         Behaviour(False, 1, 3, 4, (64, KIB, 16 * KIB)),
     ),
-    latencies=_latencies(40, 120, 300, "open", "exchange", "close"),
+    latencies=_latencies(15, 60, 150, "open", "exchange", "close"),
 )
 CHURN = Scenario(
     name="churn",
     title="connections that come, ask once and go",
     users=60,
     behaviours=(Behaviour(False, 1, 6, 1, (64, KIB)),),
-    latencies=_latencies(40, 120, 300, "open", "close"),
+    latencies=_latencies(15, 60, 150, "open", "close"),
 )
 RAMP_UP = Scenario(
     name="ramp",
@@ -120,7 +120,7 @@ RAMP_UP = Scenario(
         Behaviour(True, 3, 2, 1, (64, KIB, 16 * KIB)),
         Behaviour(False, 1, 1, 2, (64, KIB)),
     ),
-    latencies=_latencies(40, 150, 400, "open", "exchange", "close"),
+    latencies=_latencies(15, 80, 200, "open", "exchange", "close"),
     steps=RAMP,
     least_seconds=10,
 )
@@ -132,7 +132,7 @@ FAILOVER = Scenario(
         Behaviour(True, 1, 5, 1, (64, KIB, 16 * KIB)),
         Behaviour(False, 1, 4, 2, (64, KIB)),
     ),
-    latencies=_latencies(40, 150, 400, "open", "exchange"),
+    latencies=_latencies(15, 80, 200, "open", "exchange"),
     disturbance="deaths",
     least_seconds=10,
 )
@@ -144,7 +144,7 @@ RELOAD = Scenario(
         Behaviour(True, 1, 5, 1, (64, KIB, 64 * KIB)),
         Behaviour(False, 1, 4, 2, (64, KIB)),
     ),
-    latencies=_latencies(40, 150, 400, "open", "exchange", "close"),
+    latencies=_latencies(15, 80, 200, "open", "exchange", "close"),
     backends=4,
     disturbance="reloads",
 )

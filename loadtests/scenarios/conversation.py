@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import socket
 from contextlib import suppress
+from ipaddress import ip_address
 
 from .wire import ANSWER, Life, WrongAnswer, check_head, check_payload, question
 
@@ -16,11 +17,14 @@ Address = tuple[str, int]
 
 
 def address(host: str | None) -> Address:
-    """Address and port of HOST:PORT, with or without tcp:// before it. Raises ValueError."""
+    """IP address and port of ADDRESS:PORT, with or without tcp:// before it. Raises ValueError."""
     name, _, port = (host or "").removeprefix("tcp://").rstrip("/").rpartition(":")
     if not name or not port.isdigit():
         raise ValueError(f"--host must be ADDRESS:PORT of a tcp listener, not {host!r}")
-    return name.strip("[]"), int(port)
+    try:
+        return str(ip_address(name.strip("[]"))), int(port)
+    except ValueError:
+        raise ValueError(f"--host must be an IP address and a port, not {host!r}") from None
 
 
 class Ended(Exception):
@@ -30,7 +34,7 @@ class Ended(Exception):
 class Conversation:
     """One connection. Any error leaves it closed.
 
-    ``who`` is the backend that answers, known from the head of its first answer on. All methods raise
+    ``who`` is the backend that answers, known from the head of its first answer on. Methods raise
     OSError, Ended or WrongAnswer; ``seconds`` is how long each wait for the other side may take.
     """
 
@@ -52,9 +56,17 @@ class Conversation:
         A balancer accepts before it has a backend, so a connection counts as open only when an
         answer has come back through it.
         """
-        sock = socket.create_connection(self._address, self._seconds)
-        self._socket = sock
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Not create_connection: under gevent it asks a thread what the address means, each time,
+        # and the milliseconds of that hand-over would look like the balancer's.
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        sock = self._socket = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self._seconds)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.connect(self._address)
+        except BaseException:
+            self.abort()
+            raise
         return self.exchange(size)
 
     def exchange(self, size: int) -> int:

@@ -54,8 +54,7 @@ class Deaths(Quiet):
     def _kill(self, which: int) -> None:
         backend = self._stage.backends[which]
         began = time.monotonic()
-        backend.kill()
-        self.happened.deaths.append(Death(backend.now, began, time.monotonic()))
+        self.happened.deaths.append(Death(backend.now, began, backend.kill()))
         self._word = f"backend {backend.number} is dead"
 
     def _start(self, which: int) -> None:

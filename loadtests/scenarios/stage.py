@@ -79,13 +79,16 @@ class Backend:
 
         wait_until(up, READY, f"the start of backend {self.number}")
 
-    def kill(self) -> None:
-        """Ends it as a crash would; returns when its sockets are gone."""
-        if self._running is not None:
-            self._running.root.send_signal(signal.SIGKILL)
-            self._running.root.wait(timeout=READY)
-            self._processes.stop(self._running)
-            self._running = None
+    def kill(self) -> float:
+        """Ends it as a crash would; the moment (CLOCK_MONOTONIC) when its sockets were gone."""
+        if self._running is None:
+            raise HarnessError(f"backend {self.number} is not there to be killed")
+        self._running.root.send_signal(signal.SIGKILL)
+        self._running.root.wait(timeout=READY)
+        gone = time.monotonic()
+        self._processes.stop(self._running)
+        self._running = None
+        return gone
 
     def check(self) -> None:
         """Raises HarnessError if it has ended by itself."""

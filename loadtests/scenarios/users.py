@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from locust import User, constant_throughput, events, task
+from locust import User, events, task
 from locust.env import Environment
 
 from .catalog import Behaviour, Request
@@ -40,16 +40,27 @@ class TcpUser(User):
         super().__init_subclass__()
         if "behaviour" in vars(cls):
             cls.weight = cls.behaviour.weight
-            cls.wait_time = constant_throughput(cls.behaviour.per_second)
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
         self.address = address(self.host)
         self.conversation = Conversation(self.address)
+        self._due = 0.0         # when the task that runs should have begun
 
     def on_start(self) -> None:
         """Spreads the users over one period; otherwise all would ask in the same moment."""
         time.sleep(random.random() / self.behaviour.per_second)
+        self._due = time.monotonic()
+
+    def wait_time(self) -> float:
+        """Seconds to the next task, which is due one period after the last one was.
+
+        Locust's ``constant_throughput`` counts the time of ``on_start`` as work to catch up with,
+        which would bring all users back into step.
+        """
+        now = time.monotonic()
+        self._due = max(now, self._due + 1 / self.behaviour.per_second)
+        return self._due - now
 
     def on_stop(self) -> None:
         """Leaves without a word; the time for a proper end was within the task."""
