@@ -38,11 +38,11 @@ run: $(VENV)/.built  ## build, and run lbcore on CONFIG until Ctrl-C
 
 build: $(VENV)/.built  ## compile in the tree and install the command into .venv
 
-test: $(VENV)/.built $(VENV)/.dev  ## build and pass the tests
+test: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## build and pass the tests
 	@scripts/system-packages test
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(VENV)/.built $(VENV)/.dev  ## types, style and the direction of imports
+lint: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## types, style and the direction of imports
 	$(BIN)/ruff check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint lbcore loadtests
 	$(BIN)/mypy
