@@ -87,7 +87,11 @@ def test_a_wrong_first_answer_is_a_failed_open(
 
 
 def test_another_backend_on_the_same_connection_is_noticed() -> None:
-    with other_side(lambda sock: (answer(sock, 1), answer(sock, 2))) as address:  # type: ignore
+    def behave(sock: socket.socket) -> None:
+        answer(sock, 1)
+        answer(sock, 2)
+
+    with other_side(behave) as address:
         one = Conversation(address)
         one.open(10)
         with pytest.raises(WrongAnswer, match="began with b1#1, answered by b2#1"):
@@ -110,7 +114,12 @@ def test_bytes_that_nobody_asked_for_are_noticed_at_the_end() -> None:
 
 def test_an_answer_that_does_not_come_is_a_timeout() -> None:
     hold = threading.Event()
-    with other_side(lambda sock: (take(sock), hold.wait(10))) as address:  # type: ignore
+
+    def behave(sock: socket.socket) -> None:
+        take(sock)
+        hold.wait(10)
+
+    with other_side(behave) as address:
         one = Conversation(address, seconds=0.05)
         with pytest.raises(TimeoutError):
             one.open(10)
