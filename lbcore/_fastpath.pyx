@@ -17,15 +17,16 @@ from lbcore._scoreboard cimport (
     END_SHUTDOWN, MAX_LISTENERS, MAX_POOLS, SEAT_DRAINING, SEAT_SERVING, Scoreboard,
 )
 from lbcore._session cimport (
-    NOTICE_DESCRIPTORS, NOTICE_RESUMED, RESERVED_DESCRIPTORS, SESSION_DEAD, TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK,
-    TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t, loop_t, plan_ref_t, plan_release, queue_t,
-    queues_poll, session_client_event, session_end, session_open, session_server_event, session_t,
-    session_timeout, session_work, sessions_bury, share_descriptors,
+    NOTICE_DESCRIPTORS, NOTICE_RESUMED, RESERVED_DESCRIPTORS, SESSION_DEAD, TAG_ACCEPTOR,
+    TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t, loop_t, plan_ref_t,
+    plan_release, queue_t, queues_poll, session_client_event, session_end, session_open,
+    session_server_event, session_t, session_timeout, session_work, sessions_bury,
+    share_descriptors,
 )
 from lbcore._timers cimport timer_node_t, wheel_advance, wheel_init, wheel_timeout
 from lbcore.includes.atomics cimport add32, add_below32, store32, store64, sub32
 from lbcore.includes.linux cimport (
-    CLOCK_MONOTONIC, EAGAIN, ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM,
+    CLOCK_MONOTONIC, EAGAIN, ECONNABORTED, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM,
     EPOLLEXCLUSIVE, EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, SOCK_CLOEXEC,
     SOCK_NONBLOCK, accept4, clock_gettime, close, epoll_create1, epoll_ctl, epoll_event,
     epoll_wait, errno, sockaddr, sockaddr_storage, socklen_t, timespec,
@@ -126,6 +127,11 @@ cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogi
         if errno == EMFILE or errno == ENFILE or errno == ENOMEM or errno == ENOBUFS:
             exhausted(loop, acceptor)
             return calls
+        if errno == EINVAL:
+            # It does not listen, or no more. Its events would never end.
+            loop.seat.accept_errors += 1
+            acceptor_pause(loop, acceptor, EXHAUSTED_PAUSE)
+            return calls
         if errno != EINTR and errno != ECONNABORTED:
             # The network's errors of a connection that is already broken: on to the next.
             loop.seat.accept_errors += 1
@@ -152,15 +158,17 @@ cdef void resume_acceptors(loop_t *loop) noexcept nogil:
 
 # ---- a turn ------------------------------------------------------------------------------------
 
-cdef int time_to_sleep(const loop_t *loop) noexcept nogil:
+cdef int time_to_sleep(const loop_t *loop, uint64_t until) noexcept nogil:
     cdef int sleep
-    if loop.work_head != NULL or loop.dead != NULL:
+    if loop.work_head != NULL or loop.dead != NULL or (loop.draining and loop.sessions == 0):
         return 0
     sleep = wheel_timeout(&loop.wheel, loop.now, LONGEST_SLEEP)
     if loop.resume_at:
         sleep = sooner(loop, loop.resume_at, sleep)
     if loop.queue_at:
         sleep = sooner(loop, loop.queue_at, sleep)
+    if until:
+        sleep = sooner(loop, until, sleep)
     return sleep
 
 
@@ -170,15 +178,18 @@ cdef inline int sooner(const loop_t *loop, uint64_t when, int sleep) noexcept no
     return <int> (when - loop.now) if when - loop.now < <uint64_t> sleep else sleep
 
 
-cdef uint32_t turn(loop_t *loop, epoll_event *events) noexcept nogil:
-    """One turn; returns Wake bits and bits of watched descriptors that became readable."""
+cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept nogil:
+    """One turn; returns Wake bits and bits of watched descriptors that became readable.
+
+    It does not sleep beyond ``until``, in ms (0: as long as nothing happens).
+    """
     cdef int count, i
     cdef uint32_t woken = 0
     cdef uint64_t data
     cdef timer_node_t *timer
     cdef session_t *s
     cdef session_t *work
-    count = epoll_wait(loop.epoll, events, EVENTS, time_to_sleep(loop))
+    count = epoll_wait(loop.epoll, events, EVENTS, time_to_sleep(loop, until))
     loop.now = clock_ms()
     store64(&loop.seat.heartbeat_ms, loop.now)
     loop.seat.turns += 1
@@ -193,7 +204,7 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events) noexcept nogil:
             acceptor_event(loop, <acceptor_t *> <uintptr_t> (data - TAG_ACCEPTOR))
         else:
             woken |= <uint32_t> 1 << <uint32_t> (data >> 3)
-    for i in range(TIMERS_MOST):
+    for _ in range(TIMERS_MOST):
         timer = wheel_advance(&loop.wheel, loop.now)
         if timer == NULL:
             break
@@ -465,7 +476,7 @@ cdef class Loop:
             until = clock_ms() + <uint64_t> most_ms
         with nogil:
             while woken == 0:
-                woken = turn(&self.loop, self.events)
+                woken = turn(&self.loop, self.events, until)
                 if until and self.loop.now >= until:
                     break
         return woken

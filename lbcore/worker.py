@@ -28,6 +28,8 @@ CONTROL, DOOR = 0, 1            # numbers of the watched descriptors
 MAX_PACKET = 65536
 MAX_DESCRIPTORS = 250           # the kernel's limit is 253 a message
 LISTED_AT_ONCE = 200
+LONGEST_DRAIN_MS = 2**31 - 1
+PATIENCE = 0.2                  # seconds for a supervisor that reads slowly
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE,
            signal.SIGTTIN, signal.SIGTTOU, signal.SIGQUIT)
 
@@ -79,8 +81,7 @@ class Worker:
         ancillary = []
         if descriptors:
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-        self.control.setblocking(True)
-        self.control.settimeout(5)
+        self.control.settimeout(PATIENCE)       # connections wait meanwhile
         try:
             self.control.sendmsg([packet], ancillary)
         except OSError:
@@ -116,7 +117,7 @@ class Worker:
             if flags & socket.MSG_CTRUNC:
                 self.log("descriptors_lost", "error",
                          hint="the worker's descriptor limit is too low for its sockets")
-            self.handle(json.loads(packet), descriptors)
+            self.handle(packet, descriptors)
 
     def answer_door(self) -> None:
         """A later supervisor knocks. While there is one already, it is turned away."""
@@ -131,45 +132,59 @@ class Worker:
 
     # -- what the supervisor asks for
 
-    def handle(self, message: dict[str, Any], descriptors: list[int]) -> None:
-        """Does what one message says. Bad messages are answered, and change nothing."""
-        op = message.get("op")
+    def handle(self, packet: bytes, descriptors: list[int]) -> None:
+        """Does what one message says. Bad messages are answered, and change nothing.
+
+        So each is read to its end before anything is done.
+        """
+        request = None
         try:
+            message = json.loads(packet)
+            if not isinstance(message, dict):
+                raise TypeError("a message is a JSON object")
+            op, request = message.get("op"), message.get("id")
             if op == "sockets":
-                self.take_sockets(message["sockets"], descriptors)
+                entries = [(int(number), str(label), int(family))
+                           for number, label, family in message["sockets"]]
+                self.take_sockets(entries, descriptors)
                 descriptors = []
             elif op == "plan":
-                self.loop.apply(descriptors[0], [tuple(pair) for pair in message["sockets"]])
+                pairs = [(int(number), int(listener)) for number, listener in message["sockets"]]
+                self.loop.apply(descriptors[0], pairs)
                 self.forget_closed()
-                self.say({"op": "applied", "id": message["id"], "version": self.loop.version})
+                self.say({"op": "applied", "id": request, "version": self.loop.version})
             elif op == "release":
-                self.loop.release(message["sockets"])
+                self.loop.release([int(number) for number in message["sockets"]])
                 self.forget_closed()
-                self.say({"op": "released", "id": message["id"]})
+                self.say({"op": "released", "id": request})
             elif op == "drain":
+                seconds = min(int(message["timeout_ms"]), LONGEST_DRAIN_MS) / 1000
                 self.loop.drain(bool(message.get("sweep")))
-                self.deadline = time.monotonic() + message["timeout_ms"] / 1000
+                self.deadline = time.monotonic() + seconds
             elif op == "stop":
                 self.loop.drain(False)
                 self.loop.end_all()
                 self.deadline = time.monotonic()
             elif op == "adopt":
-                self.give_for_adoption(message["id"])
+                self.give_for_adoption(request)
             else:
                 raise ValueError(f"unknown op {op!r}")
         except (ArithmeticError, LookupError, OSError, TypeError, ValueError, MemoryError) as error:
-            self.say({"op": "error", "id": message.get("id"),
-                      "error": f"{type(error).__name__}: {error}"})
+            self.say({"op": "error", "id": request, "error": f"{type(error).__name__}: {error}"})
         except Exception as error:  # noqa: BLE001 - ImageError and kin: answer, keep serving
-            self.say({"op": "error", "id": message.get("id"), "error": str(error)})
+            self.say({"op": "error", "id": request, "error": str(error)})
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def take_sockets(self, entries: list[list[Any]], descriptors: list[int]) -> None:
+    def take_sockets(self, entries: list[tuple[int, str, int]], descriptors: list[int]) -> None:
         """Keeps listening sockets for the plan that will name them."""
         if len(entries) != len(descriptors):
             raise ValueError(f"{len(entries)} sockets named, {len(descriptors)} received")
+        numbers = [number for number, _, _ in entries]
+        taken = {number for number, _ in self.loop.sockets()}.intersection(numbers)
+        if taken or len(set(numbers)) < len(numbers):
+            raise ValueError(f"socket numbers are given once: {sorted(taken) or numbers}")
         for (number, label, family), descriptor in zip(entries, descriptors, strict=True):
             self.labels[number] = label
             self.loop.add_socket(number, descriptor, family == socket.AF_UNIX)
@@ -179,7 +194,7 @@ class Worker:
         live = {number for number, _ in self.loop.sockets()}
         self.labels = {number: label for number, label in self.labels.items() if number in live}
 
-    def give_for_adoption(self, request: int) -> None:
+    def give_for_adoption(self, request: Any) -> None:
         """Tells a new supervisor what is served here, and shares the listening sockets."""
         served = self.loop.sockets()
         while True:

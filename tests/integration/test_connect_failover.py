@@ -66,8 +66,7 @@ def test_client_of_an_unreachable_backend_is_served_by_the_next(lab: Lab, how: s
 def test_data_sent_before_a_backend_was_reached_arrives_once(lab: Lab, how: str) -> None:
     """More than one buffer of it, and its end, sent while the first backends were tried."""
     origin = lab.origin()
-    places = [away(lab, "blackhole"), away(lab, how), origin]
-    lab.serve(pool(*places, connect_timeout_ms=100))
+    lab.serve(pool(away(lab, "blackhole"), away(lab, how), origin, connect_timeout_ms=100))
     for _ in range(6):
         data = os.urandom(300_000)
         client = lab.connect(data)
@@ -124,7 +123,7 @@ def test_client_that_leaves_while_a_backend_is_tried_is_let_go(lab: Lab) -> None
 
 
 def test_backend_that_resets_at_once_fails_early_and_loudly(lab: Lab) -> None:
-    """The connect has succeeded, so what the client sent may have been read: nobody else gets it."""
+    """What the client sent may have been read, as the connect succeeded: nobody else gets it."""
     origin = lab.origin()
     lab.serve(pool(origin))
     for number in range(4):

@@ -35,6 +35,10 @@ def waiting(lab: Lab) -> int:
     return count
 
 
+def until_waiting(lab: Lab, count: int) -> None:
+    until(lambda: waiting(lab) == count)
+
+
 def test_connections_beyond_a_backends_limit_wait_and_are_served_in_order(lab: Lab) -> None:
     origin = lab.origin()
     lab.serve(narrow(origin))
@@ -42,7 +46,7 @@ def test_connections_beyond_a_backends_limit_wait_and_are_served_in_order(lab: L
     clients = []
     for number in range(10):
         clients.append(lab.connect(b"%02d" % number))
-        until(lambda expected=number + 1: waiting(lab) == expected)
+        until_waiting(lab, number + 1)
     assert origin.nobody_came(0.05)
     assert lab.backend()["inflight"] == 1
     for number in range(10):
@@ -66,7 +70,7 @@ def test_newcomers_do_not_overtake_who_waits(lab: Lab) -> None:
     for _ in range(5):
         client, server = lab.link(origin)
         patient = lab.connect(b"patient")
-        until(lambda: waiting(lab) == 1)
+        until_waiting(lab, 1)
         with lab.asleep():
             reset(client)
             late = [lab.connect(b"late") for _ in range(5)]
@@ -94,13 +98,13 @@ def test_a_full_queue_turns_away_at_once(lab: Lab) -> None:
     lab.serve(narrow(origin, max_queue=3))
     lab.link(origin)
     clients = [lab.connect() for _ in range(3)]
-    until(lambda: waiting(lab) == 3)
+    until_waiting(lab, 3)
     assert lab.turned_away()
     lab.expect_ended(queue_full=1)
     reset(clients[1])       # its place in the middle of the queue is free again
-    until(lambda: waiting(lab) == 2)
+    until_waiting(lab, 2)
     lab.connect()
-    until(lambda: waiting(lab) == 3)
+    until_waiting(lab, 3)
     lab.expect_ended(queue_full=1, client_gone=1)
 
 
@@ -117,10 +121,10 @@ def test_clients_that_leave_the_queue_leave_nothing_behind(lab: Lab) -> None:
     lab.serve(narrow(origin))
     client, server = lab.link(origin)
     queued = [lab.connect(b"%02d" % number) for number in range(9)]
-    until(lambda: waiting(lab) == 9)
+    until_waiting(lab, 9)
     for number in (0, 8, 4, 3, 5, 1):       # first, last, neighbours
         reset(queued[number])
-    until(lambda: waiting(lab) == 3)
+    until_waiting(lab, 3)
     client.close()
     server.close()
     for number in (2, 6, 7):
@@ -137,7 +141,7 @@ def test_who_waits_for_a_backend_to_come_up_is_served_when_it_does(lab: Lab) -> 
     lab.serve(pool(origin))
     lab.pretend(0, BackendState.STATE_DOWN)
     clients = [lab.connect(b"%02d" % number) for number in range(5)]
-    until(lambda: waiting(lab) == 5)
+    until_waiting(lab, 5)
     assert origin.nobody_came(0.05)
     lab.pretend(0, BackendState.STATE_UP)
     for number in range(5):
@@ -153,7 +157,7 @@ def test_server_that_speaks_first_is_heard_by_who_waited(lab: Lab) -> None:
     lab.serve(narrow(origin))
     client, server = lab.link(origin)
     waiter = lab.connect()
-    until(lambda: waiting(lab) == 1)
+    until_waiting(lab, 1)
     reset(client)
     other = origin.accept()
     other.sendall(b"welcome")
@@ -174,7 +178,7 @@ def test_a_dead_backend_beside_a_full_one_does_not_keep_the_worker_busy(
               pool(echo, name="echo"))
     client, server = lab.link(origin)
     waiter = lab.connect(data)
-    until(lambda: waiting(lab) == 1)
+    until_waiting(lab, 1)
     spent = lab.cpu_seconds()
     tried = lab.backend(0)
     assert is_quiet(waiter, 0.3)
@@ -208,13 +212,13 @@ def test_who_waits_under_an_old_plan_does_not_hold_up_who_waits_under_the_new_on
     lab.serve(narrow(old))
     lab.link(old)
     first = lab.connect(b"old")
-    until(lambda: waiting(lab) == 1)
+    until_waiting(lab, 1)
     lab.pretend(0, BackendState.STATE_GONE)
     lab.apply(pool(member(old, weight=0), member(new, max_connections=1)))
     lab.board.set_backend(0, BackendState.STATE_GONE, 0)
     client, server = lab.link(new)
     second = lab.connect(b"new")
-    until(lambda: waiting(lab) == 2)
+    until_waiting(lab, 2)
     reset(client)
     server.close()
     assert read_exactly(new.accept(), 3) == b"new"
@@ -243,7 +247,7 @@ def test_half_closed_client_in_the_queue_gets_its_answer(lab: Lab) -> None:
     client, server = lab.link(origin)
     waiter = lab.connect(b"question")
     waiter.shutdown(socket.SHUT_WR)
-    until(lambda: waiting(lab) == 1)
+    until_waiting(lab, 1)
     client.close()
     server.close()
     server = origin.accept()

@@ -160,8 +160,7 @@ def exchange(client: socket.socket, server: socket.socket, up: bytes, down: byte
             ready = selector.select(PATIENCE)
             assert ready, f"stalled: {[(s.sent, s.arrived) for s in streams]}"
             for key, events in ready:
-                end = key.fileobj
-                assert isinstance(end, socket.socket)
+                end = client if key.fileobj is client else server
                 out, into = streams if end is client else reversed(streams)
                 if events & selectors.EVENT_WRITE and end in writing and not out.send(rng):
                     writing.discard(end)
@@ -261,7 +260,7 @@ class Lab:
         self.stack = contextlib.ExitStack()
         self.directory = Path(self.stack.enter_context(
             tempfile.TemporaryDirectory(prefix="lbcore-relay-")))
-        self.worker = self.stack.enter_context(WorkerHarness(
+        self.worker: WorkerHarness = self.stack.enter_context(WorkerHarness(
             limit=limit, scoreboard=beside.worker.scoreboard if beside else None))
         self.numbered = itertools.count()
         self.places: list[Place] = []
@@ -352,6 +351,7 @@ class Lab:
         answer = self.worker.apply(self.listeners, pools, [
             (number, index) for index, number in enumerate(self.numbers)])
         assert answer["op"] == "applied", answer
+        self.let_turn()     # until it has closed the image
 
     def serve(self, *pools: PoolPlan, kind: str = "tcp", **listener: Any) -> None:
         """One listener in front of the first pool."""
@@ -380,10 +380,16 @@ class Lab:
 
     def link(self, origin: Origin, listener: int = 0) -> tuple[socket.socket, socket.socket]:
         """A client and the backend's end of its connection."""
+        before = self.established()
         client = self.connect(listener=listener)
         server = self.keep(origin.accept())
-        self.let_turn()     # until the worker knows of the connection, too
+        until(lambda: self.established() > before)
         return client, server
+
+    def established(self) -> int:
+        """Connections that have reached a backend, as far as the worker knows."""
+        return sum(self.board.backend_totals(row)["connections"]
+                   for row in range(self.worker.rows))
 
     def turned_away(self, data: bytes = b"", *, listener: int = 0, source: str = "") -> bool:
         """Whether a client that sends ``data`` is reset, however early, and hears nothing."""
@@ -444,10 +450,11 @@ class Lab:
         assert self.board.reconcile(16, 4, 4) == []
 
     def let_turn(self) -> None:
-        """Waits until the worker has dealt with all that has reached it.
+        """Waits until the worker has dealt with all that has reached its sockets.
 
-        Two packets on its control channel: when the second is answered, a turn has begun and
-        ended after everything before the first.
+        On a busy machine what was sent to it may still be under way. Two packets on its control
+        channel: when the second is answered, a turn has begun and ended after everything before
+        the first.
         """
         for _ in range(2):
             self.worker.send({"op": "release", "id": 0, "sockets": []})

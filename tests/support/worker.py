@@ -51,6 +51,7 @@ class WorkerHarness:
         door.listen(8)
         self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.version = 0
+        self.rows = 0               # of backends in the latest image
         self.max_pipes = 64         # of plans that image() builds
         self.sockets: dict[int, socket.socket] = {}
         board = os.dup(self.scoreboard.fd)
@@ -128,7 +129,8 @@ class WorkerHarness:
                         _tables.maglev_table([b.name.encode() for b in part], weights)
                         if pool.hash == "maglev"
                         else _tables.ketama_ring([b.label for b in part], weights))
-            entries.append((pool_row, pool, members, *tables))
+            entries.append((pool_row, pool, members, tables[0], tables[1]))
+        self.rows = row
         return _plan.build_image(self.version, self.max_pipes, list(enumerate(listeners)), entries)
 
     def apply(self, listeners: Sequence[ListenerPlan], pools: Sequence[PoolPlan],
