@@ -103,14 +103,14 @@ STEADY = Scenario(
         Behaviour(True, 3, 8, 1, (64, KIB, KIB, 4 * KIB, 16 * KIB, 256 * KIB)),
         Behaviour(False, 1, 3, 4, (64, KIB, 16 * KIB)),
     ),
-    latencies=_latencies(15, 60, 150, "open", "exchange", "close"),
+    latencies=_latencies(15, 60, 200, "open", "exchange", "close"),
 )
 CHURN = Scenario(
     name="churn",
     title="connections that come, ask once and go",
     users=60,
     behaviours=(Behaviour(False, 1, 6, 1, (64, KIB)),),
-    latencies=_latencies(15, 60, 150, "open", "close"),
+    latencies=_latencies(15, 60, 200, "open", "close"),
 )
 RAMP_UP = Scenario(
     name="ramp",
