@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import socket
+import stat
 import time
 
 import pytest
@@ -184,26 +188,44 @@ def test_header_that_does_not_come_is_waited_for_no_longer_than_configured(lab: 
     assert origin.nobody_came(0)
 
 
-def test_long_lived_connections_get_keepalive_probes(lab: Lab) -> None:
+def test_long_lived_connections_get_keepalive_probes_and_a_user_timeout(lab: Lab) -> None:
     """Set late, so that short connections do not pay for them; here a timeout has looked early."""
     origin = lab.origin()
-    lab.serve(pool(origin), client_idle_ms=300)
+    lab.serve(pool(origin, tcp_user_timeout_ms=3456), client_idle_ms=300, tcp_user_timeout_ms=2345)
     client, server = lab.link(origin)
-    port = client.getsockname()[1]
-    assert not has_probes(port)
+    towards = {end: workers_socket(lab, end) for end in (client, server)}
+    assert [probed(sock) for sock in towards.values()] == [(False, 0), (False, 0)]
 
     def talk() -> bool:
         client.sendall(b".")
         assert read_exactly(server, 1) == b"."
-        return has_probes(port)
+        return probed(towards[client])[0]
     until(talk)
+    assert probed(towards[client]) == (True, 2345)
+    assert probed(towards[server]) == (True, 3456)
 
 
-def has_probes(port: int) -> bool:
-    """Whether the worker's socket to this client has a keep-alive timer: /proc/net/tcp."""
-    with open("/proc/net/tcp") as table:  # noqa: PTH123
-        for line in table:
-            fields = line.split()
-            if fields[2].endswith(f":{port:04X}") and fields[3] == "01":
-                return fields[5].startswith("02:")
-    return False
+def probed(sock: socket.socket) -> tuple[bool, int]:
+    """Whether keep-alive probes are on, and the user timeout in ms."""
+    return (bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)),
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+
+
+def workers_socket(lab: Lab, peer: socket.socket) -> socket.socket:
+    """The worker's own socket of a connection, to look at its options: pidfd_getfd(2)."""
+    pid = lab.worker.process.pid
+    process = os.pidfd_open(pid)
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+            fd = ctypes.CDLL(None, use_errno=True).syscall(438, process, int(number), 0)
+            assert fd >= 0, os.strerror(ctypes.get_errno())
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.close(fd)
+                continue
+            sock = lab.keep(socket.socket(fileno=fd))
+            with contextlib.suppress(OSError):      # it listens
+                if sock.getpeername() == peer.getsockname():
+                    return sock
+    finally:
+        os.close(process)
+    raise AssertionError("the worker has no such connection")
