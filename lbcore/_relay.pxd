@@ -68,6 +68,7 @@ ctypedef struct relay_t:        # one per worker
     uint32_t pipes_open
     uint32_t pipes_free
     uint32_t max_pipes
+    uint32_t denied             # times still to copy before a new pipe is tried again
     uint64_t taken              # bytes the last flow_pump read
     uint64_t given              # bytes the last flow_pump delivered
 

@@ -14,14 +14,16 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from lbcore.includes.linux cimport (
-    EAGAIN, EINTR, EINVAL, ENOSYS, F_SETPIPE_SZ, MSG_MORE, MSG_NOSIGNAL, O_CLOEXEC, O_NONBLOCK,
-    SPLICE_F_MOVE, SPLICE_F_NONBLOCK, close, errno, fcntl, pipe2, recv, send, splice, ssize_t,
+    EAGAIN, EINTR, EINVAL, ENOSYS, F_GETPIPE_SZ, F_SETPIPE_SZ, MSG_MORE, MSG_NOSIGNAL, O_CLOEXEC,
+    O_NONBLOCK, SPLICE_F_MOVE, SPLICE_F_NONBLOCK, close, errno, fcntl, pipe2, recv, send, splice,
+    ssize_t,
 )
 
 cdef enum:
     TURN_BUDGET = 1 << 20       # bytes one flow may move before others get their turn
     PIPE_SIZE = 1 << 20
     STREAM_BURST = 12288        # a burst this long is worth a pipe: at 16 KiB it already costs less
+    DENIED = 1024               # asking costs four system calls
     FREE_BUFFERS_KEPT = 64      # per size; more are given back to the system
 
 cdef uint32_t *SIZES = [SMALL_BUFFER, MEDIUM_BUFFER, SCRATCH]
@@ -93,14 +95,24 @@ cdef pipe_t *pipe_take(relay_t *relay) noexcept nogil:
         return pipe
     if relay.pipes_open >= relay.max_pipes:
         return NULL
+    if relay.denied:
+        relay.denied -= 1
+        return NULL
     pipe = <pipe_t *> malloc(sizeof(pipe_t))
     if pipe == NULL:
         return NULL
     if pipe2(fds, O_NONBLOCK | O_CLOEXEC) < 0:
         free(pipe)
         return NULL
-    # May be refused to an unprivileged user with many pipes; a small pipe works too.
-    fcntl(fds[1], F_SETPIPE_SZ, <int> PIPE_SIZE)
+    # Refused to a user with many pipes already (pipe(7): pipe-user-pages-soft), whose further
+    # pipes hold a page or two: copying is faster. A pipe of the default size is worth having.
+    if fcntl(fds[1], F_SETPIPE_SZ, <int> PIPE_SIZE) < 0 and (
+            fcntl(fds[1], F_GETPIPE_SZ) < <int> SCRATCH):
+        close(fds[0])
+        close(fds[1])
+        free(pipe)
+        relay.denied = DENIED
+        return NULL
     pipe.read_fd = fds[0]
     pipe.write_fd = fds[1]
     pipe.held = 0

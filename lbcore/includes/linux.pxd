@@ -102,6 +102,7 @@ cdef extern from "<fcntl.h>" nogil:
     enum:
         O_NONBLOCK
         O_CLOEXEC
+        F_GETPIPE_SZ
         F_SETPIPE_SZ
         SPLICE_F_MOVE
         SPLICE_F_NONBLOCK

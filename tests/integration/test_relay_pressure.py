@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from tests.support.relay_lab import (
     fill,
     pool,
     read_exactly,
+    read_to_end,
     reset,
     until,
 )
@@ -67,6 +69,33 @@ def test_a_stream_held_back_goes_on_when_the_client_reads(lab: Lab) -> None:
         until(lambda: lab.seat["buffers"] + lab.seat["pipes"] == 0)
         data = rng.randbytes(MIB)
         exchange(client, server, data, data, rng)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_streams_beyond_what_pipes_a_user_may_have_are_copied() -> None:
+    """Beyond its share (fs.pipe-user-pages-soft) a user's pipes hold two pages: worse than none."""
+    allowed = int(Path("/proc/sys/fs/pipe-user-pages-soft").read_text()) * 4096 // MIB
+    if not 0 < allowed < 200:
+        pytest.skip(f"a user may have {allowed} pipes of 1 MiB here")
+    with Lab(uid=64_123) as lab:
+        lab.directory.chmod(0o755)
+        lab.worker.max_pipes = 1000
+        origin = lab.origin("unix")
+        Path(origin.address.path).chmod(0o666)
+        lab.serve(pool(origin), kind="unix")
+        pairs = lab.links(origin, allowed + 10)
+
+        def all_blocked() -> bool:
+            for _, server in pairs:
+                server.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    server.send(bytes(MIB))
+            return lab.seat["pipes"] + lab.seat["buffers"] == len(pairs)
+        until(all_blocked)
+        assert 0 < lab.seat["pipes"] <= allowed
+        for client, server in pairs:
+            server.shutdown(socket.SHUT_WR)
+            assert set(read_to_end(client)[0]) == {0}
 
 
 def test_bytes_held_back_are_delivered_after_the_server_closed(lab: Lab) -> None:

@@ -256,12 +256,13 @@ def pool(*backends: Origin | Echo | Address | BackendPlan, **options: Any) -> Po
 class Lab:
     """A worker, and everything a test opened around it. Use it as a context manager."""
 
-    def __init__(self, *, limit: int | None = None, beside: Lab | None = None) -> None:
+    def __init__(self, *, limit: int | None = None, uid: int | None = None,
+                 beside: Lab | None = None) -> None:
         self.stack = contextlib.ExitStack()
         self.directory = Path(self.stack.enter_context(
             tempfile.TemporaryDirectory(prefix="lbcore-relay-")))
         self.worker: WorkerHarness = self.stack.enter_context(WorkerHarness(
-            limit=limit, scoreboard=beside.worker.scoreboard if beside else None))
+            limit=limit, uid=uid, scoreboard=beside.worker.scoreboard if beside else None))
         self.numbered = itertools.count()
         self.places: list[Place] = []
         self.listeners: list[ListenerPlan] = []

@@ -38,8 +38,10 @@ def listening(address: str = "127.0.0.1", port: int = 0, *, reuse: bool = True) 
 class WorkerHarness:
     """One worker, its scoreboard and its listening sockets. Use it as a context manager."""
 
-    def __init__(self, *, limit: int | None = None, scoreboard: Scoreboard | None = None) -> None:
-        """``limit``: of descriptors. ``scoreboard``: another harness's, to share its limits."""
+    def __init__(self, *, limit: int | None = None, uid: int | None = None,
+                 scoreboard: Scoreboard | None = None) -> None:
+        """``limit``: of descriptors. ``uid``: of the user that the worker becomes.
+        ``scoreboard``: another harness's, to share its limits."""
         self.directory = tempfile.TemporaryDirectory(prefix="lbcore-test-")
         self.scoreboard = scoreboard or Scoreboard.create()
         self.seat = self.scoreboard.take_seat(0)
@@ -59,6 +61,8 @@ class WorkerHarness:
         command = [sys.executable, "-m", "lbcore.worker", "--slot", "0", "--seat", str(self.seat),
                    "--control", str(passed[0]), "--scoreboard", str(passed[1]),
                    "--door", str(passed[2]), "--bell", str(passed[3])]
+        if uid is not None:
+            command += ["--uid", str(uid), "--gid", str(uid)]
         if limit is not None:
             command = ["prlimit", f"--nofile={limit}", *command]
         self.process = subprocess.Popen(command, pass_fds=passed)
