@@ -187,6 +187,7 @@ class Worker:
             raise ValueError(f"socket numbers are given once: {sorted(taken) or numbers}")
         for (number, label, family), descriptor in zip(entries, descriptors, strict=True):
             self.labels[number] = label
+            os.set_blocking(descriptor, False)      # shared with all who hold the socket
             self.loop.add_socket(number, descriptor, family == socket.AF_UNIX)
 
     def forget_closed(self) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lbcore._scoreboard import SeatState
+from lbcore.config.plan import ListenerPlan
 from tests.support.relay_lab import (
     PATIENCE,
     Lab,
@@ -249,6 +250,18 @@ def test_a_socket_number_is_given_once(lab: Lab) -> None:
     until(lambda: lab.descriptors() == before)
     lab.apply(pool(echo))
     ask(lab.connect())
+
+
+def test_a_socket_handed_over_in_blocking_mode_does_not_stop_the_worker(lab: Lab) -> None:
+    """Whoever else holds the socket may have changed it: the mode belongs to all of them."""
+    sock = socket.create_server(("127.0.0.1", 0))
+    lab.places.append((socket.AF_INET, sock.getsockname()))
+    lab.numbers.append(lab.worker.add_listener(sock))
+    lab.listeners.append(ListenerPlan("blocking", (), 0))
+    lab.apply(pool(lab.echo()))
+    for _ in range(3):
+        ask(lab.connect())
+        lab.let_turn()
 
 
 def test_a_socket_that_does_not_listen_does_not_keep_the_worker_busy(lab: Lab) -> None:
