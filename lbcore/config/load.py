@@ -37,11 +37,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A usable configuration, where its keys stand, and what is doubtful about it."""
+    """A usable configuration, where its keys stand, what is doubtful about it, and its text."""
 
     config: Config
     source: Source
     warnings: list[Problem]
+    text: str
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -87,7 +88,7 @@ def parse(text: str, file: str) -> Loaded:
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line))
     doubts = [_found(source, doubt.path, doubt.see, doubt) for doubt in checks.warnings(config)]
-    return Loaded(config, source, sorted(doubts, key=lambda problem: problem.line))
+    return Loaded(config, source, sorted(doubts, key=lambda problem: problem.line), text)
 
 
 def _found(source: Source, path: KeyPath, see: KeyPath, finding: checks.Finding) -> Problem:

@@ -1,6 +1,7 @@
 """``python -m lbcore.supervisor CONFIG [STATE]``: what an upgrade exec()s.
 
-STATE is the descriptor of the memory file that the earlier version wrote. The arguments are a
+STATE is the descriptor of the memory file that the earlier version wrote; it contains the text of
+the configuration in force, and CONFIG is not read. The arguments are a
 contract between versions: an old supervisor starts a new one with them.
 """
 

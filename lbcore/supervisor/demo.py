@@ -49,7 +49,6 @@ def socket_path(runtime_dir: Path, name: Name) -> Path:
     return path
 
 
-
 class Demo:
     """One demonstration backend: its listening socket and the process that serves it."""
 

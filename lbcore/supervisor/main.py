@@ -14,7 +14,7 @@ from lbcore.config import ConfigError
 from lbcore.supervisor import upgrade
 from lbcore.supervisor.instance import InstanceError
 from lbcore.supervisor.log import Log, LogHandler
-from lbcore.supervisor.settings import Read, read
+from lbcore.supervisor.settings import Read
 from lbcore.supervisor.supervisor import StartError, Supervisor
 
 
@@ -26,8 +26,10 @@ def run(config_path: Path, resume: int = -1) -> int:
     an earlier version left behind for an upgrade.
     """
     config_path = Path(os.path.abspath(config_path))    # noqa: PTH100  (keep the user's links)
+    state = upgrade.receive(resume) if resume >= 0 else {}
+    restoring = resume >= 0 and not state.get("over")
     try:
-        found = read(config_path)
+        found = upgrade.configuration(state, config_path)
     except ConfigError as error:
         return _bad_config(error)
     try:
@@ -39,15 +41,15 @@ def run(config_path: Path, resume: int = -1) -> int:
     for warning in found.warnings:
         log.warning("config.doubtful", message=str(warning))
     try:
-        return asyncio.run(_live(config_path, found, log, resume))
+        return asyncio.run(_live(config_path, found, log, state if restoring else None))
     except ConfigError as error:
         return _bad_config(error)
 
 
-async def _live(config: Path, found: Read, log: Log, resume: int) -> int:
+async def _live(config: Path, found: Read, log: Log, state: dict[str, Any] | None) -> int:
     try:
-        if resume >= 0:
-            supervisor = await upgrade.restore(config, found, log, resume)
+        if state is not None:
+            supervisor = await upgrade.restore(config, found, log, state)
         else:
             supervisor = Supervisor.create(config, found.plan, log)
     except (InstanceError, OSError) as error:
@@ -60,7 +62,7 @@ async def _live(config: Path, found: Read, log: Log, resume: int) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, actions)
     try:
         over = asyncio.create_task(supervisor.run())
-        if resume < 0:
+        if state is None:
             starting = asyncio.create_task(supervisor.start(found))
             await asyncio.wait({starting, over}, return_when=asyncio.FIRST_COMPLETED)
             if supervisor.stopping:     # told to end before it was up: whatever that broke is

@@ -1,7 +1,8 @@
-"""``python -m lbcore.supervisor.preflight CONFIG``: does this version start?
+"""``python -m lbcore.supervisor.preflight CONFIG TEXT``: does this version start?
 
-Reads the configuration, imports everything, and takes one worker with a scoreboard of its own
-through a plan without listeners. Touches nothing that a running instance uses. Exit code 0, or 1
+TEXT is the descriptor of a file with the configuration in force, CONFIG the name of the file that
+it was read from. Understands the configuration, imports everything, and takes one worker with a
+scoreboard of its own through a plan without listeners. Touches nothing that a running instance uses. Exit code 0, or 1
 with the reason as the last line of its output.
 """
 
@@ -18,12 +19,13 @@ from lbcore._scoreboard import Scoreboard
 from lbcore.config import ConfigError
 from lbcore.config.plan import Plan
 from lbcore.supervisor import image
+from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.fleet import Fleet, LaunchError
 from lbcore.supervisor.groups import SocketTable
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.rows import Key
-from lbcore.supervisor.settings import read, settings_of, with_demos
+from lbcore.supervisor.settings import read_text, settings_of
 
 
 async def try_worker(plan: Plan, directory: Path) -> None:
@@ -31,7 +33,7 @@ async def try_worker(plan: Plan, directory: Path) -> None:
 
     Raises LaunchError, ResolveError, LookupError, ValueError or OSError.
     """
-    plan = image.without_listeners(with_demos(plan, directory))
+    plan = image.without_listeners(with_demo_backends(plan, directory))
     instance = Instance(plan.admin, directory / "lock", -1, directory,
                         os.open(directory, os.O_PATH | os.O_DIRECTORY))
     fleet = Fleet(Scoreboard.create(), 0, os.eventfd(0), SocketTable(), instance, Log(),
@@ -52,10 +54,10 @@ def _numbered(keys: list[Key]) -> dict[Key, int]:
     return {key: row for row, key in enumerate(keys)}
 
 
-def check(config: Path) -> str:
+def check(config: Path, text: str) -> str:
     """Why this version does not start with a configuration; "" when it does."""
     try:
-        plan = read(config).plan
+        plan = read_text(text, config).plan
         with tempfile.TemporaryDirectory(prefix="lbcore-") as directory:
             asyncio.run(try_worker(plan, Path(directory)))
     except ConfigError as error:
@@ -66,7 +68,8 @@ def check(config: Path) -> str:
 
 
 if __name__ == "__main__":
-    problem = check(Path(sys.argv[1]))
+    with os.fdopen(int(sys.argv[2]), encoding="utf-8") as in_force:
+        problem = check(Path(sys.argv[1]), in_force.read())
     if problem:
         print(problem, file=sys.stderr)
     sys.exit(1 if problem else 0)

@@ -10,9 +10,8 @@ from pathlib import Path
 import psutil
 
 from lbcore.config import Problem, load_file, to_plan
-from lbcore.config.load import Source
+from lbcore.config.load import Loaded, Source, parse
 from lbcore.config.plan import Plan
-from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.fleet import Settings
 from lbcore.supervisor.worker import Identity
 
@@ -27,17 +26,21 @@ class Read:
     plan: Plan
     source: Source           # where its keys stand, for problems that show only later
     warnings: list[Problem]
+    text: str                # to be read once more by the version of an upgrade
 
 
 def read(path: Path) -> Read:
     """The plan of a file. Raises ConfigError with every problem."""
-    loaded = load_file(path)
-    return Read(to_plan(loaded.config), loaded.source, loaded.warnings)
+    return _meaning(load_file(path))
 
 
-def with_demos(plan: Plan, runtime_dir: Path) -> Plan:
-    """The plan as an instance with this runtime directory runs it."""
-    return with_demo_backends(plan, runtime_dir)
+def read_text(text: str, path: Path) -> Read:
+    """The plan of what a file contained at another time. Raises ConfigError with every problem."""
+    return _meaning(parse(text, str(path)))
+
+
+def _meaning(loaded: Loaded) -> Read:
+    return Read(to_plan(loaded.config), loaded.source, loaded.warnings, loaded.text)
 
 
 def settings_of(plan: Plan) -> Settings:

@@ -24,7 +24,7 @@ from lbcore.config import ConfigError
 from lbcore.config.plan import Plan
 from lbcore.health import HealthEvent, HealthMonitor
 from lbcore.supervisor import resize, status, takeover, upgrade
-from lbcore.supervisor.demo import DemoBackends
+from lbcore.supervisor.demo import DemoBackends, with_demo_backends
 from lbcore.supervisor.fleet import Fleet, LaunchError
 from lbcore.supervisor.groups import SocketTable
 from lbcore.supervisor.image import ResolveError
@@ -33,7 +33,7 @@ from lbcore.supervisor.limits import connections_within, raise_descriptor_limit
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.meter import Meter
 from lbcore.supervisor.rollout import Rollout, every
-from lbcore.supervisor.settings import Read, changes_that_wait, read, settings_of, with_demos
+from lbcore.supervisor.settings import Read, changes_that_wait, read, settings_of
 from lbcore.supervisor.sockets import BindError, open_admin
 
 Json = dict[str, Any]
@@ -72,6 +72,7 @@ class Supervisor:
         self.admin = AdminServer(self)
         self.admin_socket: socket.socket | None = None
         self.generation = 1              # counts upgrades, from 1
+        self.text = ""                   # of the configuration in force
         self.started = datetime.now(UTC)
         self.workers_wanted = 0
         self.upgraded: Json = {"state": "none"}
@@ -105,7 +106,7 @@ class Supervisor:
 
         Raises StartError, or ConfigError when this machine has something against the file.
         """
-        plan = with_demos(found.plan, self.instance.runtime_dir)
+        plan = with_demo_backends(found.plan, self.instance.runtime_dir)
         descriptors = raise_descriptor_limit()
         room = connections_within(descriptors, plan.max_pipes)
         self.log.info("limits", message=f"each worker can hold {room:,} connections",
@@ -117,6 +118,7 @@ class Supervisor:
             self.rollout.look_at_host(plan, found.source)
             self.use_settings(plan)
             await self.rollout.apply(plan, range(plan.workers), tell=False)
+            self.text = found.text
             self.admin_socket = open_admin(plan.admin)
             if plan.pid_file:
                 self.instance.write_pid_file(plan.pid_file)
@@ -261,7 +263,7 @@ class Supervisor:
                 raise self._refused(error) from error
             for warning in found.warnings:
                 self.log.warning("config.doubtful", message=str(warning))
-            old, plan = self.plan, with_demos(found.plan, self.instance.runtime_dir)
+            old, plan = self.plan, with_demo_backends(found.plan, self.instance.runtime_dir)
             waiting = changes_that_wait(old, plan)
             for key in waiting:
                 self.log.warning("reload.needs_restart", message="stays as it was until a restart",
@@ -277,6 +279,7 @@ class Supervisor:
             except CANNOT_APPLY as error:
                 raise ControlError(
                     422, str(error), "the configuration in force stays") from error
+            self.text = found.text
             self.use_settings(plan)
             try:
                 self.log.configure(plan.log)
@@ -329,14 +332,14 @@ class Supervisor:
         return {"workers": count}
 
     async def upgrade(self) -> Json:
-        """Replaces supervisor and workers by what is installed now."""
+        """Replaces supervisor and workers by what is installed now; the configuration stays."""
         self._refuse_when_stopping()
         if self.upgraded["state"] == "running":
             raise ControlError(409, "an upgrade is under way already", "`lbcore status` shows it")
         async with self.changing:
             self._refuse_when_stopping()
             self.log.info("upgrade.checking", message="trying the installed version")
-            problem = await upgrade.preflight(self.config)
+            problem = await upgrade.preflight(self.config, self.text)
             if problem:
                 raise ControlError(409, f"the installed version does not start: {problem}",
                                    "nothing has changed; the running version goes on")

@@ -6,6 +6,9 @@
 3. The new supervisor puts a new worker into one slot after the other; the old ones drain. The
    first that does not start ends the upgrade: old workers go on in the remaining slots.
 
+The configuration is the one in force, whatever the file says by now: what an upgrade does must
+not depend on an edit that nobody has asked for yet, and that may not even be possible here.
+
 The state is JSON, so that versions can read each other's. A state that cannot be read costs
 counters and operators' wishes, not traffic: the new supervisor then starts over and takes over
 from its own workers as it would after a crash.
@@ -26,12 +29,13 @@ from typing import TYPE_CHECKING, Any
 
 from lbcore._scoreboard import LayoutError, Scoreboard
 from lbcore.config.plan import Plan
+from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.fleet import LaunchError, Slot
 from lbcore.supervisor.groups import ListenSocket, SocketTable, address_of
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.process import Process, environment, python_module, start
-from lbcore.supervisor.settings import Read, with_demos
+from lbcore.supervisor.settings import Read, read, read_text
 from lbcore.supervisor.worker import Phase, Place, Worker
 
 if TYPE_CHECKING:
@@ -42,11 +46,14 @@ SCHEMA = 1
 PREFLIGHT_TIMEOUT = 60.0
 
 
-async def preflight(config: Path) -> str:
-    """Tries the installed version on a configuration; "" when it starts, else what it said."""
+async def preflight(config: Path, text: str) -> str:
+    """Tries the installed version on the text of a file; "" when it starts, else what it said."""
     output = os.memfd_create("lbcore-preflight", os.MFD_CLOEXEC)
+    in_force = -1
     try:
-        child = start("lbcore.supervisor.preflight", [str(config)], [], output=output)
+        in_force = memory_file("lbcore-config", text)
+        child = start("lbcore.supervisor.preflight", [str(config), str(in_force)], [in_force],
+                      output=output)
         process = Process(child.pid, child)
         try:
             await asyncio.wait_for(process.ended.wait(), PREFLIGHT_TIMEOUT)
@@ -68,6 +75,21 @@ async def preflight(config: Path) -> str:
         return f"it cannot be run: {error.strerror}"
     finally:
         os.close(output)
+        if in_force >= 0:
+            os.close(in_force)
+
+
+def memory_file(name: str, text: str) -> int:
+    """A descriptor from which a text can be read; not inheritable. Raises OSError."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(text.encode())
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 async def exec_new_version(supervisor: Supervisor) -> None:
@@ -124,7 +146,7 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
     seated = {slot.worker: slot.index for slot in fleet.slots.values() if slot.worker is not None}
     admin = supervisor.admin_socket
     return {
-        "schema": SCHEMA,
+        "schema": SCHEMA, "config": supervisor.text,
         "generation": supervisor.generation, "started": supervisor.started.isoformat(),
         "workers_wanted": supervisor.workers_wanted,
         "admin_address": asdict(supervisor.instance.admin),
@@ -153,17 +175,34 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
     }
 
 
-async def restore(config: Path, found: Read, log: Log, fd: int) -> Supervisor:
+def receive(fd: int) -> Json:
+    """The state behind a descriptor; an empty one when it makes no sense."""
+    with suppress(OSError, ValueError), os.fdopen(fd, "rb") as file:
+        state = json.loads(file.read())
+        if isinstance(state, dict):
+            return state
+    return {}
+
+
+def configuration(state: Json, config: Path) -> Read:
+    """What to run: the configuration that was in force. Raises ConfigError.
+
+    A state that does not tell leaves the file.
+    """
+    text = state.get("config")
+    return read_text(text, config) if isinstance(text, str) and text else read(config)
+
+
+async def restore(config: Path, found: Read, log: Log, state: Json) -> Supervisor:
     """The instance that an earlier version left behind, with its workers still serving.
 
-    When its state makes no sense, starts over by an exec without it.
+    When its state makes no sense, starts over by an exec with nothing but the configuration.
     """
     from lbcore.supervisor.supervisor import Supervisor  # noqa: PLC0415  (it imports this)
 
-    with os.fdopen(fd, "rb") as file:
-        text = file.read()
     try:
-        state = json.loads(text)
+        if "schema" not in state:
+            raise ValueError("there is no state")
         if state["schema"] != SCHEMA:
             raise ValueError(f"its state has schema {state['schema']}, not {SCHEMA}")
         instance = Instance.resume(address_of(state["admin_address"]), state["lock"],
@@ -174,12 +213,13 @@ async def restore(config: Path, found: Read, log: Log, fd: int) -> Supervisor:
         supervisor = Supervisor(config, instance, log, board, number, state["bell"], table)
         if state["admin"] >= 0:
             supervisor.admin_socket = _socket(state["admin"])
-        plan = with_demos(found.plan, instance.runtime_dir)
+        supervisor.text = found.text
+        plan = with_demo_backends(found.plan, instance.runtime_dir)
         await _fill(supervisor, state, plan, same_board)
     except Exception as error:      # noqa: BLE001  (whatever it is: traffic must go on)
         log.error("upgrade.state_unreadable", message="starting over, taking over from the workers",
                   error=repr(error))
-        _start_over(config)
+        _start_over(config, found.text)
     return supervisor
 
 
@@ -284,13 +324,15 @@ def _socket(fd: int) -> socket.socket:
     return socket.socket(fileno=fd)
 
 
-def _start_over(config: Path) -> None:
-    """Execs once more, with nothing inherited: the workers become orphans and are taken over."""
+def _start_over(config: Path, text: str) -> None:
+    """Execs once more, inheriting nothing else: the workers become orphans and are taken over."""
     for entry in list(Path("/proc/self/fd").iterdir()):
         if int(entry.name) > 2:
             with suppress(OSError):
                 os.set_inheritable(int(entry.name), False)
-    command = [*python_module("lbcore.supervisor"), str(config)]
+    state = memory_file("lbcore-state", json.dumps({"over": True, "config": text}))
+    os.set_inheritable(state, True)
+    command = [*python_module("lbcore.supervisor"), str(config), str(state)]
     os.execve(command[0], command, environment())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -194,16 +195,51 @@ def test_upgrade_replaces_workers_and_supervisor_and_fails_no_connection(lab: La
     assert not lab.processes()
 
 
-def test_upgrade_to_something_that_does_not_start_changes_nothing(lab: Lab) -> None:
+@pytest.mark.parametrize("edit", ["bad", "taken", "gone"])
+def test_upgrade_keeps_the_configuration_in_force_whatever_the_file_says(
+    lab: Lab, edit: str,
+) -> None:
+    one = lab.side.backend("one")
+    lab.write([one], workers=2)
+    run = lab.start()
+    before = {worker["pid"] for worker in lab.workers()}
+    client = lab.connect()
+    assert first_line(client) == "one"
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        taken = f"127.0.0.1:{somebody.getsockname()[1]}"
+        if edit == "bad":
+            lab.config.write_text("colour = 'red'")
+        elif edit == "taken":
+            lab.write([one], workers=2, bind=[f"127.0.0.1:{lab.port}", taken])
+        else:
+            lab.config.unlink()
+        lab.command("upgrade", "--admin", f"unix:{lab.admin}")
+        said = lab.client.status()
+        assert (said["generation"], said["pid"]) == (2, run.pid)
+        assert not {worker["pid"] for worker in lab.workers()} & before
+        assert [listener["name"] for listener in said["listeners"]] == ["main"]
+        assert echoes(client)
+        lab.write([one], workers=2)
+        lab.client.reload()
+    client.close()
+    assert lab.stop() == 0
+    assert not lab.processes()
+
+
+def test_state_that_cannot_be_read_costs_no_configuration(lab: Lab) -> None:
     lab.write([lab.side.backend("one")])
-    lab.start()
-    before = lab.workers()
-    lab.write([lab.side.backend("one")], lbcore="colour = 'red'")
-    done = lab.command("upgrade", "--admin", f"unix:{lab.admin}", check=False)
-    assert done.returncode == 1
-    assert "colour" in done.stderr
-    assert [w["pid"] for w in lab.workers()] == [w["pid"] for w in before]
-    assert lab.client.status()["generation"] == 1
+    first = lab.start()
+    in_force = lab.config.read_text()
+    first.process.kill()
+    first.process.wait()
+    lab.config.write_text("colour = 'red'")
+    state = os.memfd_create("state", 0)
+    os.write(state, json.dumps({"schema": 99, "config": in_force}).encode())
+    os.lseek(state, 0, os.SEEK_SET)
+    os.set_inheritable(state, True)
+    second = lab.start(resume=state)
+    os.close(state)
+    assert second.logged("upgrade.state_unreadable")
     for client in connected(lab, 2):
         client.close()
 
