@@ -8,9 +8,11 @@ sockets are closed.
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from lbcore.config.plan import Plan
 from lbcore.supervisor.fleet import WORKER_FAILURES, Fleet, LaunchError
+from lbcore.supervisor.groups import ListenSocket
 
 # A handshake that began before the steering ends up in the old socket's queue. One second covers
 # a round trip and one repeated SYN-ACK.
@@ -75,6 +77,24 @@ def hand_over(fleet: Fleet, count: int) -> None:
             member.server = member.slot % count
 
 
+def stop_deferring(member: ListenSocket) -> float:
+    """Lets connections that the kernel holds back until their first bytes come out of a socket.
+
+    Returns the seconds after which the last has. Closing the socket before would reset them: they
+    are in no accept queue. Without TCP_DEFER_ACCEPT the kernel repeats the SYN-ACK when such a
+    connection's timer ends next, and the client's answer lets it through. The timer runs 1, 3, 7,
+    15... seconds after the SYN up to the time that getsockopt tells, so the longest stretch between
+    two ends is half of that and half a second.
+    """
+    if member.sock.family == socket.AF_UNIX:
+        return HANDSHAKE_GRACE
+    deferred = member.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
+    if not deferred:
+        return HANDSHAKE_GRACE
+    member.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 0)
+    return (deferred + 1) / 2 + HANDSHAKE_GRACE
+
+
 async def close_surplus(fleet: Fleet, count: int) -> None:
     """Closes the sockets of slots from ``count`` on, once nothing can arrive in them.
 
@@ -86,7 +106,7 @@ async def close_surplus(fleet: Fleet, count: int) -> None:
     if not closing:
         return
     fleet.table.steer_away_from({m.slot for m in closing})
-    await asyncio.sleep(HANDSHAKE_GRACE)
+    await asyncio.sleep(max(stop_deferring(m) for m in closing))
     nobody = -2
     for member in closing:
         member.server = nobody

@@ -146,6 +146,21 @@ def test_workers_from_one_to_four_and_back_under_load_fail_no_connection(lab: La
     assert load.done > 100
 
 
+def test_clients_that_have_said_nothing_yet_outlive_a_shrink(lab: Lab) -> None:
+    lab.write([lab.side.backend("one")], workers=2)
+    text = lab.config.read_text().replace('pool = "main"', 'pool = "main"\ndefer_accept = "3s"', 1)
+    lab.config.write_text(text)
+    lab.start()
+    clients = [lab.connect() for _ in range(16)]
+    lab.client.workers(1)
+    for client in clients:
+        client.sendall(b"x")
+    for client in clients:
+        assert first_line(client) == "one"
+        assert client.recv(1) == b"x"
+        client.close()
+
+
 def test_long_lived_connections_outlive_a_shrink(lab: Lab) -> None:
     lab.write([lab.side.backend("one")], workers=3)
     lab.start()
