@@ -278,6 +278,10 @@ class Fleet:
         if slot.worker is None:      # its keeper is starting a new one anyway
             return
         new = await self.launch(slot.index)
+        if self.slots.get(slot.index) is not slot:
+            # Given up meanwhile: who replaces a worker that failed does not wait for a resize.
+            self.dismiss(new)
+            return
         old, slot.worker = slot.worker, new
         self.keep(slot)
         if old is not None:
