@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from lbcore._scoreboard import LayoutError, Scoreboard
 from lbcore.config.plan import Plan
 from lbcore.supervisor.demo import with_demo_backends
-from lbcore.supervisor.fleet import LaunchError, Slot
+from lbcore.supervisor.fleet import Slot
 from lbcore.supervisor.groups import ListenSocket, SocketTable, address_of
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
@@ -96,35 +96,35 @@ async def exec_new_version(supervisor: Supervisor) -> None:
     """Becomes the new version. Returns only when that is not possible; then all is as before."""
     async with supervisor.changing:
         supervisor.log.info("upgrade.exec", message="the new version takes over", pid=os.getpid())
-        await supervisor.admin.stop()
-        await supervisor.monitor.stop()
         handled = list(supervisor.handle_signals())
-        # A signal between exec and its handler would end us; blocked, it waits for the handler.
-        signal.pthread_sigmask(signal.SIG_BLOCK, handled)
-        for _ in range(2):               # what came before that is known to the event loop only,
-            await asyncio.sleep(0)       # which takes one turn to see it and one to act
-        for worker in supervisor.fleet.workers():
-            if worker.channel is not None:
-                worker.channel.pause()
-        state = os.memfd_create("lbcore-state", 0)
         descriptors: list[int] = []
+        state = -1
         try:
+            await supervisor.admin.stop()
+            await supervisor.monitor.stop()
+            # A signal between exec and its handler would end us; blocked, it waits for the handler.
+            signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+            for _ in range(2):           # what came before that is known to the event loop only,
+                await asyncio.sleep(0)   # which takes one turn to see it and one to act
+            for worker in supervisor.fleet.workers():
+                if worker.channel is not None:
+                    worker.channel.pause()
             if supervisor.stopping:
                 raise ValueError("lbcore was told to end meanwhile")
-            os.write(state, json.dumps(export(supervisor, descriptors)).encode())
-            os.lseek(state, 0, os.SEEK_SET)
-            for fd in descriptors:
+            state = memory_file("lbcore-state", json.dumps(export(supervisor, descriptors)))
+            for fd in [state, *descriptors]:
                 os.set_inheritable(fd, True)
             command = [*python_module("lbcore.supervisor"), str(supervisor.config), str(state)]
             os.execve(command[0], command, environment())
-        except (OSError, ValueError) as error:
+        except Exception as error:      # noqa: BLE001  (whatever it is: this version must go on)
             for fd in descriptors:
                 os.set_inheritable(fd, False)
-            os.close(state)
+            if state >= 0:
+                os.close(state)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
             supervisor.upgraded = _failed(f"cannot exec the new version: {error}")
             supervisor.log.error("upgrade.failed", message="the running version goes on",
-                                 error=str(error))
+                                 error=repr(error))
             for worker in supervisor.fleet.workers():
                 if worker.channel is not None:
                     worker.channel.resume()
@@ -261,16 +261,16 @@ async def _replace_workers(supervisor: Supervisor) -> None:
                 return
             try:
                 await fleet.replace(slot)
-            except LaunchError as error:
+            except Exception as error:  # noqa: BLE001  ("running" for ever would forbid another)
                 if supervisor.stopping:      # that is why
                     return
-                supervisor.upgraded = _failed(f"worker of slot {slot.index}: {error}")
+                supervisor.upgraded = _failed(f"worker of slot {slot.index}: {str(error) or repr(error)}")
                 log.error("upgrade.failed", message="old workers go on", slot=slot.index,
                           error=str(error))
                 return
-        await supervisor.rollout.let_go()
         supervisor.upgraded = {"state": "done", "finished": _now()}
         log.info("upgraded", generation=supervisor.generation)
+        await supervisor.rollout.let_go()
 
 
 def _worker(supervisor: Supervisor, entry: Json) -> None:
