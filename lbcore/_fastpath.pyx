@@ -17,7 +17,7 @@ from lbcore._scoreboard cimport (
     END_SHUTDOWN, MAX_LISTENERS, MAX_POOLS, SEAT_DRAINING, SEAT_SERVING, Scoreboard,
 )
 from lbcore._session cimport (
-    NOTICE_DESCRIPTORS, NOTICE_RESUMED, RESERVED_DESCRIPTORS, SESSION_DEAD, TAG_ACCEPTOR,
+    CHUNK, NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS, SESSION_DEAD, TAG_ACCEPTOR,
     TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t, loop_t, plan_ref_t,
     plan_release, queue_t, queues_poll, session_client_event, session_end, session_open,
     session_server_event, session_t, session_timeout, session_work, sessions_bury,
@@ -38,10 +38,11 @@ cdef enum:
     EVENTS = 256                # taken from the kernel at once
     ACCEPT_MOST = 64            # connections one listening socket may bring in a turn
     TIMERS_MOST = 256           # expired timers looked at in a turn; the next goes on with the rest
-    SWEEP_MOST = 65536          # no accept queue is longer
+    SWEEP_MOST = 256            # connections taken in a turn from a socket that is to be closed
     LONGEST_SLEEP = 1000        # ms: an idle worker still shows a heartbeat
     EXHAUSTED_PAUSE = 100       # ms before accepting is tried again without descriptors
     LIMIT_PAUSE = 20            # ms: places freed by other workers are noticed so late
+    TROUBLE_EVERY = 10000       # ms between two lines that say that upstream sockets fail
     CALM = 1000                 # ms without exhaustion until it is said to be over
 
 cpdef enum Wake:                # why Loop.run came back; watched descriptors are 1 << number
@@ -93,19 +94,41 @@ cdef bint room_for_one(loop_t *loop) noexcept nogil:
     return needed + 2 * loop.relay.pipes_open <= loop.descriptor_limit
 
 
+cdef void acceptor_close(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
+    """Lets go of a listening socket; connections queued in it are reset if nobody else has it."""
+    cdef acceptor_t **link = &loop.acceptors
+    cdef epoll_event event
+    while link[0] != acceptor:
+        link = &link[0].next
+    link[0] = acceptor.next
+    # The supervisor holds the same socket, so closing alone would leave it in the epoll set.
+    epoll_ctl(loop.epoll, EPOLL_CTL_DEL, acceptor.fd, &event)
+    if acceptor.plan != NULL:
+        plan_release(acceptor.plan)
+    close(acceptor.fd)
+    free(acceptor)
+    loop.listening -= 1
+
+
 cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogil:
-    """Accepts up to ``most`` connections; returns how many calls it took, EAGAIN's included."""
+    """Accepts up to ``most`` connections; returns how many calls it took, EAGAIN's included.
+
+    The listener's limit does not hold for a socket that retires: what is queued there was promised
+    a connection already, and has nowhere else to go.
+    """
     cdef const listener_t *listener = plan_listeners(acceptor.plan.image) + acceptor.listener
     cdef uint32_t *open_now = &loop.board.listeners[listener.row].connections
+    cdef uint32_t limit = 0 if acceptor.retiring else listener.max_connections
     cdef sockaddr_storage address
     cdef socklen_t length
     cdef int fd, calls = 0
+    acceptor.empty = 0
     while calls < most:
         if not room_for_one(loop):
             exhausted(loop, acceptor)
             return calls
         # Counted before it is there: other workers accept at the same moment.
-        if listener.max_connections and not add_below32(open_now, listener.max_connections):
+        if limit and not add_below32(open_now, limit):
             loop.board.listener_counters[
                 <size_t> loop.seat_index * MAX_LISTENERS + listener.row].paused += 1
             acceptor_pause(loop, acceptor, LIMIT_PAUSE)
@@ -114,13 +137,14 @@ cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogi
         fd = accept4(acceptor.fd, <sockaddr *> &address, &length, SOCK_NONBLOCK | SOCK_CLOEXEC)
         calls += 1
         if fd >= 0:
-            if not listener.max_connections:
+            if not limit:
                 add32(open_now, 1)
             session_open(loop, acceptor, fd, &address, <uint32_t> length)
             continue
-        if listener.max_connections:
+        if limit:
             sub32(open_now, 1)
         if errno == EAGAIN:
+            acceptor.empty = 1
             # One call too many: ask for fewer next time.
             acceptor.budget = <uint16_t> (calls - 1 if calls > 1 else 1)
             return calls
@@ -130,6 +154,7 @@ cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogi
         if errno == EINVAL:
             # It does not listen, or no more. Its events would never end.
             loop.seat.accept_errors += 1
+            acceptor.empty = 1
             acceptor_pause(loop, acceptor, EXHAUSTED_PAUSE)
             return calls
         if errno != EINTR and errno != ECONNABORTED:
@@ -147,13 +172,42 @@ cdef void acceptor_event(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
             acceptor.budget = budget * 2
 
 
+cdef void sweep(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
+    """Takes what is queued in a socket that retires, and closes it once there is nothing.
+
+    What does not fit into this turn, or under the descriptor limit, is taken later.
+    """
+    accept_some(loop, acceptor, SWEEP_MOST)
+    if acceptor.empty:
+        acceptor_close(loop, acceptor)
+    elif not acceptor.paused:
+        acceptor_pause(loop, acceptor, 0)
+
+
+cdef void retire(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
+    """Nobody needs this listening socket any more: it closes as soon as its queue is empty."""
+    if acceptor.plan == NULL:
+        acceptor_close(loop, acceptor)
+        return
+    acceptor_pause(loop, acceptor, 0)
+    acceptor.paused = 0
+    acceptor.retiring = 1
+    sweep(loop, acceptor)
+
+
 cdef void resume_acceptors(loop_t *loop) noexcept nogil:
     cdef acceptor_t *acceptor = loop.acceptors
+    cdef acceptor_t *following
     loop.resume_at = 0
     while acceptor != NULL:
+        following = acceptor.next
         if acceptor.paused and acceptor.plan != NULL:
-            acceptor_listen(loop, acceptor)
-        acceptor = acceptor.next
+            acceptor.paused = 0
+            if acceptor.retiring:
+                sweep(loop, acceptor)
+            else:
+                acceptor_listen(loop, acceptor)
+        acceptor = following
 
 
 # ---- a turn ------------------------------------------------------------------------------------
@@ -227,10 +281,14 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
         loop.notices |= NOTICE_RESUMED
     loop.seat.pipes = loop.relay.pipes_open - loop.relay.pipes_free
     loop.seat.buffers = loop.relay.buffers
-    if loop.draining and loop.sessions == 0:
+    if loop.draining and loop.sessions == 0 and loop.acceptors == NULL:
         woken |= WAKE_DRAINED
     if loop.notices:
-        woken |= WAKE_NOTICE
+        # Trouble may come with every connection; one line in a while says it.
+        if loop.notices & NOTICE_TROUBLE and loop.now - loop.trouble_at < TROUBLE_EVERY:
+            loop.notices &= ~<uint32_t> NOTICE_TROUBLE
+        if loop.notices:
+            woken |= WAKE_NOTICE
     return woken
 
 
@@ -272,14 +330,11 @@ cdef class Loop:
 
     def __dealloc__(self):
         cdef loop_t *loop = &self.loop
-        cdef acceptor_t *acceptor
         cdef chunk_t *chunk
         if loop.epoll >= 0:
             self.end_all()
         while loop.acceptors != NULL:
-            acceptor = loop.acceptors
-            loop.acceptors = acceptor.next
-            self.drop(acceptor)
+            acceptor_close(loop, loop.acceptors)
         if loop.plan != NULL:
             plan_release(loop.plan)
         while loop.chunks != NULL:
@@ -304,6 +359,12 @@ cdef class Loop:
         return self.loop.sessions
 
     @property
+    def finished(self) -> bool:
+        """Whether a drain is over: no connection, and none queued in a socket that was swept."""
+        return (self.loop.draining != 0 and self.loop.sessions == 0
+                and self.loop.acceptors == NULL)
+
+    @property
     def draining(self) -> bool:
         """Whether :meth:`drain` was called."""
         return self.loop.draining != 0
@@ -317,6 +378,9 @@ cdef class Loop:
             found.append("accept_paused")
         if bits & NOTICE_RESUMED:
             found.append("accept_resumed")
+        if bits & NOTICE_TROUBLE:
+            self.loop.trouble_at = self.loop.now
+            found.append("upstream_socket_failed")
         return found
 
     def watch(self, fd: int, number: int) -> None:
@@ -376,13 +440,28 @@ cdef class Loop:
         if any(not 0 <= index < plan.image.listener_count for index in served.values()):
             plan_release(plan)
             raise KeyError("a socket is to serve a listener that the plan does not have")
+        # What can fail comes first. Events of a socket are looked at in the next turn, not before.
+        acceptor = loop.acceptors
+        while acceptor != NULL:
+            if (acceptor.id in served and (acceptor.plan == NULL or acceptor.retiring)
+                    and not acceptor_listen(loop, acceptor)):
+                failure = OSError(errno, os.strerror(errno), "epoll_ctl on a listening socket")
+                self.listen_no_more(served)
+                plan_release(plan)
+                raise failure
+            acceptor = acceptor.next
         acceptor = loop.acceptors
         while acceptor != NULL:
             following = acceptor.next
             if acceptor.id in served:
-                self.serve(acceptor, plan, served[acceptor.id])
+                if acceptor.plan != NULL:
+                    plan_release(acceptor.plan)
+                acceptor.plan = plan
+                acceptor.listener = served[acceptor.id]
+                acceptor.retiring = 0
+                plan.references += 1
             else:
-                self.retire(acceptor, True)
+                retire(loop, acceptor)
             acceptor = following
         loop.plan = plan
         share_descriptors(loop)
@@ -390,34 +469,13 @@ cdef class Loop:
         if old != NULL:
             plan_release(old)
 
-    cdef serve(self, acceptor_t *acceptor, plan_ref_t *plan, uint32_t listener):
-        cdef bint fresh = acceptor.plan == NULL
-        if not fresh:
-            plan_release(acceptor.plan)
-        acceptor.plan = plan
-        acceptor.listener = listener
-        plan.references += 1
-        if fresh and not acceptor_listen(&self.loop, acceptor):
-            raise OSError(errno, os.strerror(errno), "epoll_ctl on a listening socket")
-
-    cdef retire(self, acceptor_t *acceptor, bint sweep):
-        """Takes an acceptor off the list; with ``sweep``, what is queued at it is served."""
-        cdef acceptor_t **link = &self.loop.acceptors
-        while link[0] != acceptor:
-            link = &link[0].next
-        if sweep and acceptor.plan != NULL:
-            accept_some(&self.loop, acceptor, SWEEP_MOST)
-        link[0] = acceptor.next
-        self.drop(acceptor)
-
-    cdef drop(self, acceptor_t *acceptor):
-        # The supervisor holds the same socket, so closing alone would leave it in the epoll set.
-        self.unwatch(acceptor.fd)
-        if acceptor.plan != NULL:
-            plan_release(acceptor.plan)
-        close(acceptor.fd)
-        free(acceptor)
-        self.loop.listening -= 1
+    cdef listen_no_more(self, dict served):
+        """Takes back what ``apply`` did before it found that it cannot go on."""
+        cdef acceptor_t *acceptor = self.loop.acceptors
+        while acceptor != NULL:
+            if acceptor.id in served and (acceptor.plan == NULL or acceptor.retiring):
+                acceptor_pause(&self.loop, acceptor, 0)
+            acceptor = acceptor.next
 
     def sockets(self) -> list:
         """(id, listener index) of every listening socket here; index -1: not served."""
@@ -444,13 +502,20 @@ cdef class Loop:
         while acceptor != NULL:
             following = acceptor.next
             if acceptor.id in ids:
-                self.retire(acceptor, False)
+                acceptor_close(&self.loop, acceptor)
             acceptor = following
 
     def drain(self, sweep: bool) -> None:
         """Accepts nothing more (with ``sweep``, what is queued already) and ends when empty."""
-        while self.loop.acceptors != NULL:
-            self.retire(self.loop.acceptors, sweep)
+        cdef acceptor_t *acceptor = self.loop.acceptors
+        cdef acceptor_t *following
+        while acceptor != NULL:
+            following = acceptor.next
+            if sweep:
+                retire(&self.loop, acceptor)
+            else:
+                acceptor_close(&self.loop, acceptor)
+            acceptor = following
         self.loop.draining = 1
         store32(&self.loop.seat.state, SEAT_DRAINING)
 
@@ -459,7 +524,7 @@ cdef class Loop:
         cdef chunk_t *chunk = self.loop.chunks
         cdef int i
         while chunk != NULL:
-            for i in range(64):
+            for i in range(CHUNK):
                 if chunk.sessions[i].state != SESSION_DEAD:
                     session_end(&self.loop, &chunk.sessions[i], END_SHUTDOWN, True)
             chunk = chunk.next

@@ -18,8 +18,6 @@ cpdef enum Algorithm:
 
 cpdef enum ListenerFlag:
     LISTENER_PROXY_IN = 1
-    LISTENER_KEEPALIVE = 2
-    LISTENER_TCP = 4            # not a unix socket anywhere: TCP options apply
 
 cpdef enum PoolPlanFlag:
     POOL_KEEPALIVE = 1
@@ -76,10 +74,8 @@ ctypedef struct listener_t:
     uint32_t client_idle        # ms; 0: none
     uint32_t half_closed        # ms; 0: none
     uint32_t proxy_timeout      # ms
-    uint32_t tcp_user_timeout   # ms
     uint32_t trusted_offset     # cidr_t[trusted_count]
     uint32_t trusted_count
-    uint32_t pad
 
 ctypedef struct plan_header_t:
     uint64_t magic

@@ -14,8 +14,6 @@ class Algorithm(IntFlag):
 
 class ListenerFlag(IntFlag):
     LISTENER_PROXY_IN = 1
-    LISTENER_KEEPALIVE = 2
-    LISTENER_TCP = 4
 
 class PoolPlanFlag(IntFlag):
     POOL_KEEPALIVE = 1

@@ -5,6 +5,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, mmap, munmap
 
+import fcntl
 import ipaddress
 import os
 import socket
@@ -95,14 +96,12 @@ def build_image(version: int, max_pipes: int, listeners: list, pools: list) -> i
         for row, plan in listeners:
             listener.row = row
             listener.pool = plan.pool
-            listener.flags = ((LISTENER_PROXY_IN if plan.proxy_protocol else 0)
-                              | (LISTENER_KEEPALIVE if plan.keepalive else 0))
+            listener.flags = LISTENER_PROXY_IN if plan.proxy_protocol else 0
             listener.max_connections = plan.max_connections
             listener.max_per_source = plan.max_connections_per_source
             listener.client_idle = plan.client_idle_ms
             listener.half_closed = plan.half_closed_ms
             listener.proxy_timeout = plan.proxy_header_timeout_ms
-            listener.tcp_user_timeout = plan.tcp_user_timeout_ms
             listener.trusted_offset = at
             listener.trusted_count = len(plan.proxy_trusted)
             cidr = <cidr_t *> (base + at)
@@ -180,8 +179,8 @@ def build_image(version: int, max_pipes: int, listeners: list, pools: list) -> i
 
 def seal(fd: int) -> None:
     """Nobody, the supervisor included, can change a plan that workers read."""
-    import fcntl
-    fcntl.fcntl(fd, 1033, 0x0001 | 0x0002 | 0x0004 | 0x0008)    # F_ADD_SEALS: all of them
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS,
+                fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE)
 
 
 cdef const plan_header_t *map_image(int fd) except NULL:

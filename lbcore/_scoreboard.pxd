@@ -155,7 +155,8 @@ cdef class Scoreboard:
     cdef map(self, int fd)
 
 cdef uint32_t histogram_bucket(uint32_t value) noexcept nogil
-cdef uint64_t source_key(const board_t *board, const void *address, uint32_t length) noexcept nogil
+cdef uint64_t source_key(const board_t *board, uint32_t listener_row, const void *address,
+                         uint32_t length) noexcept nogil
 cdef uint32_t source_count(const board_t *board, uint64_t key) noexcept nogil
 cdef bint source_add(const board_t *board, uint32_t seat, uint64_t key) noexcept nogil
 cdef void source_remove(const board_t *board, uint32_t seat, uint64_t key) noexcept nogil

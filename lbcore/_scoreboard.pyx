@@ -6,8 +6,10 @@ from libc.string cimport memcpy, memset
 from posix.mman cimport MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, mmap, munmap
 from posix.unistd cimport close
 
+from lbcore.includes.linux cimport FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, fallocate
 from lbcore.includes.atomics cimport load32, load64, store32, store64, sub32
 
+import fcntl
 import os
 
 cdef uint64_t MAGIC = 0x6472616F6263626C    # "lbcboard"
@@ -73,15 +75,16 @@ cdef uint64_t mix(uint64_t x) noexcept nogil:
     return x
 
 
-cdef uint64_t source_key(const board_t *board, const void *address, uint32_t length) noexcept nogil:
-    """A keyed hash of an address of at most 16 bytes; never 0."""
+cdef uint64_t source_key(const board_t *board, uint32_t listener_row, const void *address,
+                         uint32_t length) noexcept nogil:
+    """A keyed hash of an address of at most 16 bytes, for one listener; never 0."""
     cdef uint64_t part[2]
     cdef uint64_t key
     part[0] = 0
     part[1] = 0
     memcpy(part, address, length if length <= 16 else 16)
     key = mix(part[0] ^ board.header.secret[0])
-    key = mix(key ^ part[1] ^ board.header.secret[1] ^ length)
+    key = mix(key ^ part[1] ^ board.header.secret[1] ^ (<uint64_t> listener_row << 32 | length))
     return key if key != 0 else 1
 
 
@@ -173,8 +176,11 @@ cdef class Scoreboard:
     def create() -> Scoreboard:
         """A new, empty segment. Raises OSError when the system gives no memory file."""
         cdef board_t board
-        fd = os.memfd_create("lbcore-scoreboard", os.MFD_CLOEXEC)
+        fd = os.memfd_create("lbcore-scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(fd, lay_out(&board, NULL))
+        # Nobody can cut it short: to read behind its end would end every process that maps it.
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS,
+                    fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
         cdef Scoreboard self = Scoreboard()
         self.map(fd)
         secret = os.urandom(16)
@@ -405,8 +411,10 @@ cdef class Scoreboard:
                 take_off(&self.board.listeners[row].connections, listener.connections)
             add_listener(self.board.listener_counters + row, listener)
             memset(listener, 0, sizeof(listener_counters_t))
-        memset(self.board.sources + <size_t> s * SOURCE_SLOTS, 0,
-               SOURCE_SLOTS * sizeof(source_entry_t))
+        # A hole, not zeros: writing them would take the memory that is to be given back.
+        fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  <char *> (self.board.sources + <size_t> s * SOURCE_SLOTS) - <char *> self.base,
+                  SOURCE_SLOTS * sizeof(source_entry_t))
         store32(&self.board.seats[s].state, SEAT_FREE)
 
     def reconcile(self, backend_rows: int, pool_rows: int, listener_rows: int) -> list:
@@ -416,34 +424,31 @@ cdef class Scoreboard:
         tuples; a difference that stays the same over several calls is such a leak and can be
         taken off with :meth:`adjust`.
         """
-        cdef uint32_t row, seat, sum_, live
+        cdef board_t *board = &self.board
+        cdef uint32_t row
+        cdef long more
         found = []
         for row in range(<uint32_t> backend_rows):
-            sum_ = 0
-            for seat in range(1, MAX_SEATS):
-                if load32(&self.board.seats[seat].state) != SEAT_FREE:
-                    sum_ += (self.board.backend_counters
-                             + <size_t> seat * MAX_BACKENDS + row).inflight
-            live = load32(&self.board.backends[row].inflight)
-            if live != sum_:
-                found.append(("backend", row, <long> live - <long> sum_))
+            more = excess(board, &board.backends[row].inflight,
+                          &board.backend_counters[row].inflight,
+                          <size_t> MAX_BACKENDS * sizeof(backend_counters_t))
+            if more:
+                found.append(("backend", row, more))
         for row in range(<uint32_t> pool_rows):
-            sum_ = 0
-            for seat in range(1, MAX_SEATS):
-                if load32(&self.board.seats[seat].state) != SEAT_FREE:
-                    sum_ += (self.board.pool_counters + <size_t> seat * MAX_POOLS + row).inflight
-            live = load32(&self.board.pools[row].inflight)
-            if live != sum_:
-                found.append(("pool", row, <long> live - <long> sum_))
+            more = excess(board, &board.pools[row].inflight, &board.pool_counters[row].inflight,
+                          <size_t> MAX_POOLS * sizeof(pool_counters_t))
+            if more:
+                found.append(("pool", row, more))
+            more = excess(board, &board.pools[row].waiting, &board.pool_counters[row].waiting,
+                          <size_t> MAX_POOLS * sizeof(pool_counters_t))
+            if more:
+                found.append(("waiting", row, more))
         for row in range(<uint32_t> listener_rows):
-            sum_ = 0
-            for seat in range(1, MAX_SEATS):
-                if load32(&self.board.seats[seat].state) != SEAT_FREE:
-                    sum_ += (self.board.listener_counters
-                             + <size_t> seat * MAX_LISTENERS + row).connections
-            live = load32(&self.board.listeners[row].connections)
-            if live != sum_:
-                found.append(("listener", row, <long> live - <long> sum_))
+            more = excess(board, &board.listeners[row].connections,
+                          &board.listener_counters[row].connections,
+                          <size_t> MAX_LISTENERS * sizeof(listener_counters_t))
+            if more:
+                found.append(("listener", row, more))
         return found
 
     def adjust(self, kind: str, row: int, excess: int) -> None:
@@ -453,8 +458,28 @@ cdef class Scoreboard:
             sub32(&self.board.backends[check(row, MAX_BACKENDS)].inflight, delta)
         elif kind == "pool":
             sub32(&self.board.pools[check(row, MAX_POOLS)].inflight, delta)
+        elif kind == "waiting":
+            sub32(&self.board.pools[check(row, MAX_POOLS)].waiting, delta)
         else:
             sub32(&self.board.listeners[check(row, MAX_LISTENERS)].connections, delta)
+
+
+cdef long excess(const board_t *board, const uint32_t *live, const uint32_t *counted,
+                 size_t stride) noexcept nogil:
+    """How much a count of all workers exceeds the sum of what each counted, ``stride`` bytes apart.
+
+    Workers go on counting meanwhile: a sum during which the count moved is taken again.
+    """
+    cdef uint32_t before, total, seat, attempt
+    for attempt in range(8):
+        before = load32(live)
+        total = 0
+        for seat in range(1, MAX_SEATS):
+            if load32(&board.seats[seat].state) != SEAT_FREE:
+                total += load32(<const uint32_t *> (<const char *> counted + seat * stride))
+        if load32(live) == before:
+            return <long> before - <long> total
+    return 0
 
 
 cdef uint32_t check(index, uint32_t limit) except? 0xFFFFFFFF:

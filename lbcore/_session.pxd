@@ -1,6 +1,6 @@
 # The life of a TCP connection, and the state of the worker it lives in.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 
 from lbcore._balance cimport cursor_t, picker_t
 from lbcore._plan cimport plan_header_t
@@ -8,6 +8,10 @@ from lbcore._proxy cimport endpoint_t
 from lbcore._relay cimport end_t, flow_t, relay_t
 from lbcore._scoreboard cimport board_t, seat_t
 from lbcore._timers cimport timer_node_t, wheel_t
+from lbcore.includes.linux cimport (
+    CLOCK_MONOTONIC, EPOLLET, EPOLLIN, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_ADD, clock_gettime,
+    epoll_ctl, epoll_event, timespec,
+)
 
 ctypedef struct plan_ref_t:     # a mapped plan and how many connections and listeners use it
     const plan_header_t *image
@@ -54,10 +58,10 @@ ctypedef struct session_t:      # a connection: both sockets and what is between
     uint32_t pool_row
     uint32_t backend_row        # NO_ROW: none reserved
     uint16_t backend            # index in the pool
+    uint16_t attempts
     uint8_t state               # SessionState
-    uint8_t attempts
     uint8_t flags               # SessionFlag
-    uint8_t pad[3]
+    uint8_t pad[2]
     cursor_t cursor
     endpoint_t source
     endpoint_t destination
@@ -71,10 +75,10 @@ ctypedef struct acceptor_t:     # a listening socket
     uint16_t budget             # connections to accept in a row: follows what is there
     uint8_t is_unix
     uint8_t paused
-    uint8_t listed              # named by the plan being applied
+    uint8_t retiring            # closes when its queue is empty
+    uint8_t empty               # the last call found nothing more in its queue
     uint8_t early               # 0..15: how often data was there right after accept
     uint8_t probe               # counts connections since early data was looked for
-    uint8_t pad
 
 ctypedef struct queue_t:        # connections of one pool that wait for a backend
     session_t *head
@@ -97,6 +101,7 @@ ctypedef struct loop_t:
     uint32_t draining           # 1: no listening socket any more
     uint32_t exhausted          # 1: no descriptors were left, and it was said
     uint64_t exhausted_at       # ms: the last time there were none
+    uint64_t trouble_at         # ms: when NOTICE_TROUBLE was last told
     uint32_t notices            # NoticeFlag bits for the Python shell
     uint64_t now                # ms, at the start of the turn
     uint64_t started            # ms
@@ -118,11 +123,13 @@ ctypedef struct loop_t:
     chunk_t *chunks             # all sessions there are
 
 cdef enum:
+    CHUNK = 64                  # sessions allocated at once
     RESERVED_DESCRIPTORS = 64   # the interpreter's, the control channel's, pipes being opened
 
 cdef enum NoticeFlag:
     NOTICE_DESCRIPTORS = 1      # accepting paused: descriptors or memory
     NOTICE_RESUMED = 2
+    NOTICE_TROUBLE = 4          # an upstream socket could not be made or bound
 
 cdef enum EventTag:             # low bits of epoll_event.data: whose event it is
     TAG_CLIENT = 0              # | session_t *
@@ -130,6 +137,21 @@ cdef enum EventTag:             # low bits of epoll_event.data: whose event it i
     TAG_ACCEPTOR = 2            # | acceptor_t *
     TAG_WATCH = 3               # | number << 3: a descriptor of the Python shell
     TAG_MASK = 7
+
+cdef enum:
+    INPUT = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
+
+cdef inline bint epoll_add(loop_t *loop, session_t *s, int fd, int tag,
+                           uint32_t events) noexcept nogil:
+    cdef epoll_event event
+    event.events = events
+    event.data.u64 = <uint64_t> <uintptr_t> s | <uint64_t> tag
+    return epoll_ctl(loop.epoll, EPOLL_CTL_ADD, fd, &event) == 0
+
+cdef inline uint32_t clock_us() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <uint32_t> (<uint64_t> t.tv_sec * 1000000 + <uint64_t> t.tv_nsec // 1000)
 
 cdef void plan_release(plan_ref_t *plan) noexcept nogil
 

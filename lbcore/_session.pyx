@@ -16,17 +16,16 @@ from libc.string cimport memset
 
 from lbcore._balance cimport PICK_FULL, cursor_begin, pick, release
 from lbcore._plan cimport (
-    KETAMA, LISTENER_KEEPALIVE, LISTENER_PROXY_IN, MAGLEV, POOL_KEEPALIVE, POOL_SOURCE_BIND,
-    POOL_TRANSPARENT, backend_t, cidr_t, listener_t, plan_listeners, plan_pools,
+    KETAMA, LISTENER_PROXY_IN, MAGLEV, cidr_t, listener_t, plan_listeners, plan_pools,
     pool_backends, pool_t, unmap_image,
 )
 from lbcore._proxy cimport (
     PROXY_MAX, PROXY_MORE, PROXY_OUT_MAX, cidr_contains, endpoint_from_sockaddr, endpoint_text,
-    endpoint_to_sockaddr, proxy_build, proxy_parse,
+    proxy_parse,
 )
 from lbcore._relay cimport (
     BOUNDARIES, CLOSED, EOF, FAILED, FIN, FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_ERROR, FLOW_WAIT,
-    MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, URGENT, WRITABLE, buffer_data,
+    MEDIUM_BUFFER, OUT_ARMED, READABLE, SPOKE, URGENT, WRITABLE, buffer_data,
     buffer_give, buffer_t, buffer_take, end_t, flow_drop, flow_pump, flow_t,
 )
 from lbcore._scoreboard cimport (
@@ -39,30 +38,21 @@ from lbcore._scoreboard cimport (
 )
 from lbcore._timers cimport timer_clear, timer_set
 from lbcore.includes.atomics cimport add32, load32, store32, sub32
+from lbcore._upstream cimport (
+    CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY, connect_backend, tune_upstream,
+)
 from lbcore.includes.linux cimport (
-    AF_INET6, AF_UNIX, CLOCK_MONOTONIC, EADDRNOTAVAIL, EAGAIN, EINPROGRESS, EINTR, EPOLLERR,
-    EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD,
-    IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, IPV6_TRANSPARENT, IP_BIND_ADDRESS_NO_PORT,
-    IP_TRANSPARENT, MSG_NOSIGNAL, MSG_PEEK, SHUT_WR, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_STREAM,
-    SOL_SOCKET, SO_KEEPALIVE, SO_LINGER, TCP_NODELAY, TCP_QUICKACK, TCP_USER_TIMEOUT, bind,
-    clock_gettime, close, connect, epoll_ctl, epoll_event, errno, getsockname, linger, recv, send,
-    setsockopt, shutdown, sockaddr, sockaddr_storage, socket, socklen_t, ssize_t, timespec, write,
+    EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_MOD,
+    MSG_PEEK, SHUT_WR, SOL_SOCKET, SO_LINGER, close, epoll_ctl, epoll_event, errno, linger, recv,
+    setsockopt, shutdown, ssize_t, write,
 )
 
 cdef enum:
-    CHUNK = 64                  # sessions allocated at once
     RETRY_PAUSE = 100           # ms before candidates that all failed are asked again
     QUEUE_POLL = 10             # ms: places freed by other workers are noticed so late
     TUNE_AFTER = 5000           # ms: a connection this old is long-lived
     EARLY_LIKELY = 4
     EARLY_MOST = 15
-    INPUT = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
-
-cdef enum Connect:
-    CONNECT_PENDING = 0
-    CONNECT_READY = 1
-    CONNECT_FAILED = -1         # the backend's fault
-    CONNECT_INTERNAL = -2       # ours: no descriptor or memory
 
 
 # ---- small things ------------------------------------------------------------------------------
@@ -93,21 +83,11 @@ cdef inline uint32_t relative(const loop_t *loop) noexcept nogil:
     return value if value else 1
 
 
-cdef inline uint32_t clock_us() noexcept nogil:
-    cdef timespec t
-    clock_gettime(CLOCK_MONOTONIC, &t)
-    return <uint32_t> (<uint64_t> t.tv_sec * 1000000 + <uint64_t> t.tv_nsec // 1000)
-
-
 cdef void plan_release(plan_ref_t *plan) noexcept nogil:
     plan.references -= 1
     if plan.references == 0:
         unmap_image(plan.image)
         free(plan)
-
-
-cdef void set_int(int fd, int level, int name, int value) noexcept nogil:
-    setsockopt(fd, level, name, &value, sizeof(int))
 
 
 cdef void share_descriptors(loop_t *loop) noexcept nogil:
@@ -128,13 +108,6 @@ cdef void close_socket(end_t *end, bint abort) noexcept nogil:
         setsockopt(end.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
     close(end.fd)
     end.fd = -1
-
-
-cdef bint epoll_add(loop_t *loop, session_t *s, int fd, int tag, uint32_t events) noexcept nogil:
-    cdef epoll_event event
-    event.events = events
-    event.data.u64 = <uint64_t> <uintptr_t> s | <uint64_t> tag
-    return epoll_ctl(loop.epoll, EPOLL_CTL_ADD, fd, &event) == 0
 
 
 cdef void arm_output(loop_t *loop, session_t *s, end_t *end, int tag) noexcept nogil:
@@ -314,7 +287,9 @@ cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *a
         elif acceptor.early:
             acceptor.early -= 1
     session_begin(loop, s)
-    if s.state != SESSION_DEAD and not epoll_add(loop, s, fd, TAG_CLIENT, INPUT):
+    # It may have been filled by a server that spoke first already.
+    if s.state != SESSION_DEAD and not epoll_add(
+            loop, s, fd, TAG_CLIENT, INPUT | (EPOLLOUT if s.client.flags & OUT_ARMED else 0)):
         session_end(loop, s, END_INTERNAL, True)
 
 
@@ -365,7 +340,9 @@ cdef void read_proxy_header(loop_t *loop, session_t *s) noexcept nogil:
     length = proxy_parse(
         <const uint8_t *> loop.relay.scratch, <size_t> got, &s.source, &s.destination)
     if length == PROXY_MORE and got < PROXY_MAX:
-        if s.client.flags & FIN:
+        if s.client.flags & FAILED:
+            session_end(loop, s, END_CLIENT_GONE, True)
+        elif s.client.flags & FIN:
             session_end(loop, s, END_PROXY_MALFORMED, True)
         return
     if length <= 0:
@@ -384,7 +361,8 @@ cdef void session_begin(loop_t *loop, session_t *s) noexcept nogil:
     """The client's address is known: limits, then a backend."""
     cdef const listener_t *listener = listener_of(s)
     if listener.max_per_source and s.source.family:
-        s.source_key = source_key(&loop.board, s.source.address, 4 if s.source.family == 4 else 16)
+        s.source_key = source_key(&loop.board, listener.row, s.source.address,
+                                  4 if s.source.family == 4 else 16)
         if source_count(&loop.board, s.source_key) >= listener.max_per_source:
             session_end(loop, s, END_SOURCE_LIMIT, True)
             return
@@ -513,20 +491,25 @@ cdef void dispatch_to(loop_t *loop, session_t *s, int index) noexcept nogil:
     """Connects to a picked candidate; goes on to the next while they fail at once."""
     cdef const pool_t *pool = pool_of(s)
     cdef int result
+    cdef bint ours = False
     while True:
+        if index < 0 and (index == PICK_FULL or s.cursor.tried_count == 0):
+            enqueue(loop, s, index != PICK_FULL)
+            return
+        if s.attempts and (s.attempts >= pool.connect_attempts or loop.now >= s.deadline):
+            if index >= 0:
+                release(&loop.picker, pool_backends(s.plan.image, pool)[index].row, s.pool_row)
+            session_end(loop, s, END_INTERNAL if ours else END_CONNECT_FAILED, True)
+            return
         if index < 0:
-            if index == PICK_FULL or s.cursor.tried_count == 0:
-                enqueue(loop, s, index != PICK_FULL)
-            elif s.attempts >= pool.connect_attempts or loop.now >= s.deadline:
-                session_end(loop, s, END_CONNECT_FAILED, True)
-            else:
-                s.state = SESSION_PAUSED
-                timer_set(&loop.wheel, &s.timer, loop.now + RETRY_PAUSE)
+            s.state = SESSION_PAUSED
+            timer_set(&loop.wheel, &s.timer, loop.now + RETRY_PAUSE)
             return
         s.backend = <uint16_t> index
         s.backend_row = pool_backends(s.plan.image, pool)[index].row
         s.attempts += 1
         result = connect_backend(loop, s, pool)
+        count_up(loop, s, loop.relay.given)
         if result == CONNECT_PENDING:
             s.state = SESSION_CONNECTING
             timer_set(&loop.wheel, &s.timer, min_time(loop.now + pool.connect_timeout, s.deadline))
@@ -534,13 +517,15 @@ cdef void dispatch_to(loop_t *loop, session_t *s, int index) noexcept nogil:
         if result == CONNECT_READY:
             established(loop, s)
             return
-        if result == CONNECT_INTERNAL:
-            session_end(loop, s, END_INTERNAL, True)
-            return
-        backend_failed(loop, s, False)
-        if s.attempts >= pool.connect_attempts or loop.now >= s.deadline:
-            session_end(loop, s, END_CONNECT_FAILED, True)
-            return
+        ours = result == CONNECT_INTERNAL
+        if ours:
+            # No descriptor, memory, port or permission: no backend is to blame, and the next one
+            # may do, since ports run out for each destination alone.
+            loop.notices |= NOTICE_TROUBLE
+            close_socket(&s.server, False)
+            give_back(loop, s)
+        else:
+            backend_failed(loop, s, False)
         index = pick(&loop.picker, s.plan.image, pool, &s.cursor)
 
 
@@ -551,13 +536,16 @@ cdef inline uint64_t min_time(uint64_t a, uint64_t b) noexcept nogil:
 cdef void backend_failed(loop_t *loop, session_t *s, bint timed_out) noexcept nogil:
     """Counts a connect that failed and gives the place back."""
     cdef backend_counters_t *counters = backend_counters(loop, s.backend_row)
+    cdef const pool_t *pool = pool_of(s)
     if timed_out:
         counters.timeouts += 1
     else:
         counters.refused += 1
-    if s.attempts < pool_of(s).connect_attempts:
+    if s.attempts < pool.connect_attempts:
         counters.redispatched += 1
-    suspect(loop, s.backend_row)
+    # A try that the budget cut short says little about the backend.
+    if not timed_out or clock_us() - s.connect_started >= (pool.connect_timeout - 1) * 1000:
+        suspect(loop, s.backend_row)
     close_socket(&s.server, False)
     give_back(loop, s)
 
@@ -568,104 +556,6 @@ cdef void suspect(loop_t *loop, uint32_t row) noexcept nogil:
     cdef uint64_t one = 1
     if add32(&live.failures, 1) + 1 == live.eject_after:
         write(loop.bell, &one, sizeof(one))
-
-
-cdef bint bind_source(session_t *s, const pool_t *pool, int fd, int family) noexcept nogil:
-    """Gives an upstream socket the source address that the pool wants."""
-    cdef uint8_t address[28]
-    cdef uint32_t length
-    if pool.flags & POOL_TRANSPARENT:
-        if (s.source.family == 6) != (family == AF_INET6) or s.source.family == 0:
-            return True     # the client's address is of another family: use our own
-        length = endpoint_to_sockaddr(&s.source, False, address)
-        if family == AF_INET6:
-            set_int(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-        else:
-            set_int(fd, IPPROTO_IP, IP_TRANSPARENT, 1)
-        set_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        return bind(fd, <const sockaddr *> address, <socklen_t> length) == 0
-    if (<const sockaddr *> pool.source).sa_family != family:
-        return True
-    set_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-    return bind(fd, <const sockaddr *> pool.source, <socklen_t> pool.source_length) == 0
-
-
-cdef bint hold_proxy_header(loop_t *loop, session_t *s, int version) noexcept nogil:
-    """Puts the PROXY header before what is held for the server. Once: fail-over keeps it."""
-    cdef uint8_t header[PROXY_OUT_MAX]
-    cdef sockaddr_storage local
-    cdef socklen_t length = sizeof(local)
-    cdef uint32_t size, i
-    cdef buffer_t *held = s.up.held
-    if held != NULL and held.start < PROXY_OUT_MAX:
-        return True     # it is there already
-    if not s.flags & HAS_DESTINATION:
-        if getsockname(s.client.fd, <sockaddr *> &local, &length) == 0:
-            endpoint_from_sockaddr(&s.destination, &local, length)
-    if held == NULL:
-        held = buffer_take(&loop.relay, SMALL_BUFFER)
-        if held == NULL:
-            return False
-        held.start = PROXY_OUT_MAX
-        held.end = PROXY_OUT_MAX
-        s.up.held = held
-    size = <uint32_t> proxy_build(version, &s.source, &s.destination, header)
-    held.start -= size
-    for i in range(size):
-        buffer_data(held)[held.start + i] = <char> header[i]
-    return True
-
-
-cdef int connect_backend(loop_t *loop, session_t *s, const pool_t *pool) noexcept nogil:
-    cdef const backend_t *backend = pool_backends(s.plan.image, pool) + s.backend
-    cdef const sockaddr *address = <const sockaddr *> backend.address
-    cdef int family = address.sa_family
-    cdef int fd
-    cdef bint pending
-    cdef buffer_t *held
-    cdef ssize_t sent
-    if pool.send_proxy and not hold_proxy_header(loop, s, <int> pool.send_proxy):
-        return CONNECT_INTERNAL
-    fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-    if fd < 0:
-        return CONNECT_INTERNAL
-    s.server.fd = fd
-    s.server.flags = WRITABLE | (BOUNDARIES if family == AF_UNIX else 0)
-    held = s.up.held
-    if family != AF_UNIX:
-        set_int(fd, IPPROTO_TCP, TCP_NODELAY, 1)
-        if (pool.flags & (POOL_SOURCE_BIND | POOL_TRANSPARENT)
-                and not bind_source(s, pool, fd, family)):
-            return CONNECT_INTERNAL     # our address, our rights: no backend is to blame
-        if held != NULL:
-            # Data follows at once: let the last acknowledgement of the handshake ride on it.
-            # Without data it must not be held back, or a server that speaks first would wait.
-            set_int(fd, IPPROTO_TCP, TCP_QUICKACK, 0)
-    s.connect_started = clock_us()
-    pending = connect(fd, address, <socklen_t> backend.address_length) < 0
-    if pending and errno != EINPROGRESS:
-        # No free local port is nobody's fault but ours.
-        return CONNECT_INTERNAL if errno == EADDRNOTAVAIL else CONNECT_FAILED
-    if held != NULL:
-        # Over a short path the handshake is done by now, although connect said "in progress".
-        sent = send(fd, buffer_data(held) + held.start, held.end - held.start, MSG_NOSIGNAL)
-        if sent >= 0:
-            pending = False
-            count_up(loop, s, <uint64_t> sent)
-            held.start += <uint32_t> sent
-            if held.start == held.end:
-                s.up.held = NULL
-                buffer_give(&loop.relay, held)
-            else:
-                s.server.flags &= ~<uint32_t> WRITABLE
-        elif errno != EAGAIN and errno != EINTR:
-            return CONNECT_FAILED
-    if pending or not s.server.flags & WRITABLE:
-        s.server.flags |= OUT_ARMED
-    if not epoll_add(loop, s, fd, TAG_SERVER,
-                     INPUT | (EPOLLOUT if s.server.flags & OUT_ARMED else 0)):
-        return CONNECT_INTERNAL
-    return CONNECT_PENDING if pending else CONNECT_READY
 
 
 cdef void established(loop_t *loop, session_t *s) noexcept nogil:
@@ -842,12 +732,8 @@ cdef void session_server_event(loop_t *loop, session_t *s, uint32_t events) noex
 
 cdef void connect_lost(loop_t *loop, session_t *s, bint timed_out) noexcept nogil:
     """A pending connect failed: on to the next candidate, if attempts and time allow."""
-    cdef const pool_t *pool = pool_of(s)
     timer_clear(&loop.wheel, &s.timer)
     backend_failed(loop, s, timed_out)
-    if s.attempts >= pool.connect_attempts or loop.now >= s.deadline:
-        session_end(loop, s, END_CONNECT_FAILED, True)
-        return
     dispatch(loop, s)
 
 
@@ -891,21 +777,6 @@ cdef inline uint32_t last_active(const session_t *s, uint32_t now) noexcept nogi
     return latest
 
 
-cdef void tune(session_t *s) noexcept nogil:
-    """What only a long-lived connection needs: short ones never pay for it."""
-    cdef const listener_t *listener = listener_of(s)
-    cdef const pool_t *pool = pool_of(s)
-    s.flags |= TUNED
-    if listener.flags & LISTENER_KEEPALIVE:
-        set_int(s.client.fd, SOL_SOCKET, SO_KEEPALIVE, 1)
-    if listener.tcp_user_timeout:
-        set_int(s.client.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, <int> listener.tcp_user_timeout)
-    if pool.flags & POOL_KEEPALIVE:
-        set_int(s.server.fd, SOL_SOCKET, SO_KEEPALIVE, 1)
-    if pool.tcp_user_timeout:
-        set_int(s.server.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, <int> pool.tcp_user_timeout)
-
-
 cdef void relay_timeout(loop_t *loop, session_t *s) noexcept nogil:
     cdef const listener_t *listener = listener_of(s)
     cdef uint32_t server_idle = pool_of(s).server_idle
@@ -919,7 +790,7 @@ cdef void relay_timeout(loop_t *loop, session_t *s) noexcept nogil:
         session_end(loop, s, END_HALF_CLOSED, True)
     else:
         if not s.flags & TUNED:
-            tune(s)
+            tune_upstream(s, pool_of(s))
         timer_set(&loop.wheel, &s.timer, next_look(loop, s))
 
 

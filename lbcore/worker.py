@@ -231,7 +231,7 @@ class Worker:
                 self.answer_door()
             # Asked for here, not by WAKE_DRAINED alone: told to drain while it has no connection,
             # the loop would sleep for another turn before it says so.
-            if self.loop.draining and (not self.loop.connections or self.time_left() == 0):
+            if self.loop.finished or (self.loop.draining and self.time_left() == 0):
                 self.loop.end_all()
                 self.say({"op": "drained"})
                 return 0

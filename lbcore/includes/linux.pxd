@@ -23,6 +23,7 @@ cdef extern from "<errno.h>" nogil:
         EPROTO
         EPERM
         ETIMEDOUT
+        EADDRINUSE
         EADDRNOTAVAIL
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -72,6 +73,9 @@ cdef extern from "<netinet/tcp.h>" nogil:
     enum:
         TCP_NODELAY
         TCP_QUICKACK
+        TCP_KEEPCNT
+        TCP_KEEPIDLE
+        TCP_KEEPINTVL
         TCP_USER_TIMEOUT
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -106,6 +110,9 @@ cdef extern from "<fcntl.h>" nogil:
         F_SETPIPE_SZ
         SPLICE_F_MOVE
         SPLICE_F_NONBLOCK
+        FALLOC_FL_KEEP_SIZE
+        FALLOC_FL_PUNCH_HOLE
+    int fallocate(int fd, int mode, long offset, long length)
     int fcntl(int fd, int command, ...)
     ssize_t splice(int fd_in, void *off_in, int fd_out, void *off_out, size_t length,
                    unsigned flags)

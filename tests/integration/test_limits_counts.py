@@ -83,6 +83,33 @@ def test_a_limit_that_a_reload_raises_is_used_at_once(lab: Lab) -> None:
     assert read_exactly(origin.accept(), 5) == b"hello"
 
 
+def test_connections_queued_at_the_limit_survive_when_their_socket_goes(lab: Lab) -> None:
+    """They were promised a connection and have nowhere else to go: the limit yields."""
+    echo = lab.echo()
+    first = lab.listen()
+    second = lab.listen(max_connections=2)
+    lab.apply(pool(echo))
+    clients = [lab.connect(b"%02d" % number, listener=second) for number in range(30)]
+    until(lambda: lab.board.listener_totals(1)["paused"] > 0)
+    answer = lab.worker.apply(lab.listeners, [pool(echo)], [(lab.numbers[first], 0)])
+    assert answer["op"] == "applied"
+    lab.worker.sockets.pop(lab.numbers[second]).close()
+    for number, client in enumerate(clients):
+        assert read_exactly(client, 2) == b"%02d" % number
+
+
+def test_more_than_a_turn_can_take_survive_when_a_worker_drains(lab: Lab) -> None:
+    lab.serve(pool(lab.echo()), max_connections=1)
+    clients = [lab.connect(b"%04d" % number) for number in range(700)]
+    until(lambda: lab.board.listener_totals(0)["paused"] > 0)
+    lab.worker.sockets.pop(lab.numbers[0]).close()
+    lab.worker.send({"op": "drain", "timeout_ms": 10_000, "sweep": True})
+    for number, client in enumerate(clients):
+        assert read_exactly(client, 4) == b"%04d" % number
+    close_all(clients)
+    assert lab.worker.wait_for_exit() == 0
+
+
 def test_workers_share_the_limit_of_a_listener(lab: Lab, second: Lab) -> None:
     origin = lab.origin()
     for one in (lab, second):
@@ -242,3 +269,16 @@ def test_sources_over_ipv6_are_limited_too(lab: Lab) -> None:
     lab.serve(pool(origin), kind="tcp6", max_connections_per_source=1)
     lab.link(origin)
     assert lab.turned_away()
+
+
+def test_sources_are_counted_for_each_listener_alone(lab: Lab) -> None:
+    origin = lab.origin()
+    lab.listen(max_connections_per_source=100)
+    lab.listen(max_connections_per_source=1)
+    lab.apply(pool(origin))
+    held = [lab.connect(listener=0) for _ in range(5)]
+    accept_all(origin, 5)
+    held.append(lab.connect(b"first", listener=1))
+    assert read_exactly(origin.accept(), 5) == b"first"
+    assert lab.turned_away(listener=1)
+    close_all(held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections.abc import Iterator
 
@@ -54,6 +55,29 @@ def test_accepting_pauses_without_descriptors_and_everybody_is_served_in_the_end
     lab.expect_ended(normal=150)
     lab.expect_nothing_held()
     assert logged(lab, 2) == ["accept_paused", "accept_resumed"]
+
+
+def test_connections_queued_without_descriptors_survive_when_their_socket_goes(lab: Lab) -> None:
+    echo = lab.echo()
+    first = lab.listen()
+    second = lab.listen()
+    lab.apply(pool(echo))
+    clients = [lab.connect(b"%03d" % number, listener=second) for number in range(150)]
+    until(lambda: lab.seat["accept_pauses"] > 0)
+    image = lab.worker.image(lab.listeners, [pool(echo)])
+    lab.worker.send({"op": "plan", "id": 9, "version": 9,
+                     "sockets": [[lab.numbers[first], 0]]}, [image])
+    os.close(image)
+    while (message := lab.worker.receive())["op"] == "log":
+        pass
+    assert message["op"] == "applied"
+    lab.worker.sockets.pop(lab.numbers[second]).close()
+    for number, client in enumerate(clients):
+        assert read_exactly(client, 3) == b"%03d" % number
+        client.close()
+    until(lambda: lab.seat["connections"] == 0)
+    with pytest.raises(ConnectionRefusedError):
+        lab.connect(listener=second)
 
 
 def test_exhaustion_is_said_once_however_often_places_come_and_go(lab: Lab) -> None:

@@ -1,0 +1,72 @@
+"""The shared segment: nobody can cut it short, and counts that a killed worker left are found."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lbcore._scoreboard import LayoutError, Scoreboard, histogram_bound
+
+
+def test_nobody_can_cut_the_segment_short() -> None:
+    board = Scoreboard.create()
+    with pytest.raises(PermissionError):
+        os.ftruncate(board.fd, 4096)
+
+
+def test_a_segment_of_another_size_is_no_scoreboard() -> None:
+    fd = os.memfd_create("other")
+    os.ftruncate(fd, 4096)
+    with pytest.raises(LayoutError):
+        Scoreboard.attach(fd)
+    os.close(fd)
+
+
+def test_what_an_ended_worker_had_counted_is_kept_and_its_seat_is_given_again() -> None:
+    board = Scoreboard.create()
+    seat = board.take_seat(3)
+    assert board.seat(seat)["slot"] == 3
+    board.leave_seat(seat, 10, 10, 10)
+    assert board.take_seat(4) == seat
+
+
+def test_seats_run_out_with_an_error() -> None:
+    board = Scoreboard.create()
+    for slot in range(127):
+        board.take_seat(slot)
+    with pytest.raises(LookupError):
+        board.take_seat(0)
+
+
+@pytest.mark.parametrize(("kind", "field"), [("backend", "inflight"), ("pool", "inflight"),
+                                             ("waiting", "waiting")])
+def test_a_count_that_no_worker_stands_for_is_found_and_taken_off(kind: str, field: str) -> None:
+    board = Scoreboard.create()
+    board.adjust(kind, 2, -3)       # three more than anybody counted
+    assert board.reconcile(4, 4, 4) == [(kind, 2, 3)]
+    seen = board.backend(2) if kind == "backend" else board.pool(2)
+    assert seen[field] == 3
+    board.adjust(kind, 2, 3)
+    assert board.reconcile(4, 4, 4) == []
+
+
+def test_an_ended_worker_gives_memory_back() -> None:
+    """A seat whose tables were never used takes none when it is left."""
+    board = Scoreboard.create()
+    used = os.fstat(board.fd).st_blocks
+    for _ in range(20):
+        board.leave_seat(board.take_seat(0), 4, 4, 4)
+    assert (os.fstat(board.fd).st_blocks - used) * 512 < 256 * 1024
+
+
+def test_histogram_bounds_rise() -> None:
+    bounds = [histogram_bound(bucket) for bucket in range(96)]
+    assert bounds == sorted(set(bounds))
+
+
+def test_rows_outside_the_segment_are_refused() -> None:
+    board = Scoreboard.create()
+    for row in (-1, 16384):
+        with pytest.raises(IndexError):
+            board.backend(row)
