@@ -470,8 +470,8 @@ cdef long excess(const board_t *board, const uint32_t *live, const uint32_t *cou
 
     Workers go on counting meanwhile: a sum during which the count moved is taken again.
     """
-    cdef uint32_t before, total, seat, attempt
-    for attempt in range(8):
+    cdef uint32_t before, total, seat, _attempt
+    for _attempt in range(8):
         before = load32(live)
         total = 0
         for seat in range(1, MAX_SEATS):

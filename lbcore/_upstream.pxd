@@ -9,8 +9,8 @@ cdef enum Connect:
     CONNECT_FAILED = -1         # the backend's fault
     CONNECT_INTERNAL = -2       # ours: no descriptor, memory, port or permission
 
-# Opens a socket to `session.backend` and connects, sending what is held for the server if it takes it
-# already: relay.given says how much. On failure the socket, if any, is the caller's to close.
+# Opens a socket to `session.backend` and connects, sending what is held for the server if it takes
+# it already: relay.given says how much. On failure the socket, if any, is the caller's to close.
 cdef int connect_backend(loop_t *loop, session_t *session, const pool_t *pool) noexcept nogil
 
 # Keep-alive probes and the user timeout, for a connection that has lived for a while.
