@@ -225,19 +225,22 @@ def test_a_message_that_makes_no_sense_is_answered_and_changes_nothing(
 
 
 def test_sockets_half_understood_are_not_taken(lab: Lab) -> None:
-    """The second entry is wrong: the descriptor of the first must not be closed and kept."""
+    """The second entry is wrong: the first must not be kept with a descriptor that is closed."""
     echo = lab.echo()
     lab.serve(pool(echo))
-    spare = [lab.keep(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+    sock = lab.keep(socket.create_server(("127.0.0.1", 0)))
     before = lab.descriptors()
     lab.worker.send({"op": "sockets", "sockets": [[50, "good", 2], [51, "bad"]]},
-                    [sock.fileno() for sock in spare])
-    assert lab.worker.receive()["op"] == "error"
-    lab.worker.send({"op": "plan", "id": 1, "version": 1, "sockets": [[50, 0]]},
-                    [spare[0].fileno()])
+                    [sock.fileno()] * 2)
     assert lab.worker.receive()["op"] == "error"
     until(lambda: lab.descriptors() == before)
-    ask(lab.connect())
+    lab.worker.send({"op": "sockets", "sockets": [[50, "good", 2]]}, [sock.fileno()])
+    lab.places.append((socket.AF_INET, sock.getsockname()))
+    lab.numbers.append(50)
+    lab.listeners.append(lab.listeners[0])
+    lab.apply(pool(echo))
+    for index in (0, 1):
+        ask(lab.connect(listener=index))
 
 
 def test_a_socket_number_is_given_once(lab: Lab) -> None:
