@@ -184,7 +184,7 @@ class Instance:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.tail()}") from None
 
-    def tail(self, lines: int = 30) -> str:
+    def tail(self, lines: int = 50) -> str:
         """The end of what it has printed."""
         return "\n".join(self.output()[-lines:])
 
@@ -268,12 +268,10 @@ class Instance:
 
 @contextlib.contextmanager
 def instance(tree: Path = ROOT) -> Iterator[Instance]:
-    """An instance that leaves nothing behind; what it printed is shown if the test fails."""
+    """An instance that leaves nothing behind. pytest shows what it printed if the test fails."""
     made = Instance(tree)
     try:
         yield made
-    except BaseException:
-        print(f"-- the last of what lbcore printed\n{made.tail()}")
-        raise
     finally:
+        print(f"-- the last of what lbcore printed\n{made.tail()}", file=sys.stderr)
         made.close()
