@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import struct
 from typing import Any
 from urllib.parse import quote
 
@@ -27,6 +29,14 @@ class AdminError(Exception):
         self.problems = problems or []
 
 
+class ImpostorError(Exception):
+    """The process behind an admin socket belongs to another user."""
+
+    def __init__(self, owner: int) -> None:
+        super().__init__(owner)
+        self.owner = owner
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
 
@@ -38,6 +48,16 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect("\0" + self._path[1:] if self._path.startswith("@") else self._path)
+        owner = self._owner()
+        # Root reaches into everybody's instance on purpose, and has a default place of its own.
+        if os.geteuid() not in (0, owner) and owner != 0:
+            raise ImpostorError(owner)
+
+    def _owner(self) -> int:
+        """The user of the process that listens (SO_PEERCRED)."""
+        size = struct.calcsize("3i")
+        said = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        return int(struct.unpack("3i", said)[1])
 
 
 class AdminClient:
@@ -94,6 +114,9 @@ class AdminClient:
             raise NotRunning(
                 f"no lbcore answers at {where}: start it, or name its configuration with -c or "
                 f"its address with --admin") from error
+        except ImpostorError as error:
+            raise NotRunning(f"what answers at {where} is not yours but of user {error.owner}: "
+                             f"nothing was sent to it") from error
         except PermissionError as error:
             raise NotRunning(f"not permitted to use {where}: try as the user who started lbcore"
                              ) from error

@@ -59,15 +59,18 @@ def default_admin_address() -> Address:
 
     A directory of the user's own, so that nobody else can put a socket into its place.
     """
+    return Address(path=str(default_directory() / "admin.sock"))
+
+
+def default_directory() -> Path:
+    """Where the files of an instance are when no configuration says otherwise."""
     uid = os.geteuid()
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if uid == 0:
-        directory = Path("/run/lbcore")
-    elif runtime.startswith("/"):
-        directory = Path(runtime) / "lbcore"
-    else:
-        directory = Path(f"/tmp/lbcore-{uid}")
-    return Address(path=str(directory / "admin.sock"))
+        return Path("/run/lbcore")
+    if runtime.startswith("/"):
+        return Path(runtime) / "lbcore"
+    return Path(f"/tmp/lbcore-{uid}")
 
 
 def fast_interval_ms(health: Health) -> int:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lbcore.config.compile import default_directory
 from lbcore.config.plan import Address
 
 MAX_UNIX_PATH = 107          # sun_path less its zero byte
@@ -30,13 +31,7 @@ def base_path(admin: Address) -> Path:
     """
     if admin.path:
         return Path(os.path.abspath(admin.path))    # noqa: PTH100  (resolve() follows links)
-    if os.geteuid() == 0:
-        base = Path("/run/lbcore")
-    elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
-        base = Path(runtime) / "lbcore"
-    else:
-        base = Path(f"/tmp/lbcore-{os.geteuid()}")
-    return base / str(admin).replace(":", "-").replace("[", "").replace("]", "")
+    return default_directory() / str(admin).replace(":", "-").replace("[", "").replace("]", "")
 
 
 @dataclass
@@ -58,6 +53,8 @@ class Instance:
         directory cannot be used.
         """
         base = base_path(admin)
+        if base.parent == default_directory() and os.path.lexists(base.parent):
+            _require_private(base.parent)
         if not base.parent.is_dir():
             # /run is empty after a reboot, so the last part of the path may have to be made.
             if not base.parent.parent.is_dir():
@@ -117,6 +114,22 @@ class Instance:
         with suppress(OSError):
             self.lock_path.unlink()
         os.close(self.lock_fd)
+
+
+def _require_private(path: Path) -> None:
+    """Raises InstanceError unless a directory is ours and nobody else can put anything into it.
+
+    The default directory has a known name, in /tmp perhaps: somebody may have made it before us.
+    """
+    try:
+        found = path.stat(follow_symlinks=False)
+    except OSError as error:
+        raise InstanceError(f"cannot use directory {path}: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise InstanceError(f"{path} is not a directory of this user: remove it, or name another "
+                            f"place with [admin] listen")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InstanceError(f"others may write to {path}: look what is in it, then chmod go-w it")
 
 
 def _make_directory(path: Path, mode: int) -> None:

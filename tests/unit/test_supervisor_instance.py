@@ -42,6 +42,37 @@ def test_runtime_directory_that_is_something_else_is_refused(tmp_path: Path) -> 
         Instance.claim(admin(tmp_path))
 
 
+@pytest.mark.parametrize("squatter", ["everybody", "somebody", "link"])
+def test_default_directory_that_somebody_else_prepared_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squatter: str,
+) -> None:
+    default = tmp_path / "lbcore-1000"
+    monkeypatch.setattr("lbcore.supervisor.instance.default_directory", lambda: default)
+    if squatter == "link":
+        (tmp_path / "elsewhere").mkdir()
+        default.symlink_to(tmp_path / "elsewhere")
+    else:
+        default.mkdir()
+    if squatter == "everybody":
+        default.chmod(0o777)
+    elif squatter == "somebody":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a directory away")
+        os.chown(default, 65534, 65534)
+    with pytest.raises(InstanceError, match="lbcore-1000"):
+        Instance.claim(admin(default))
+    assert list(default.iterdir()) == []
+
+
+def test_default_directory_of_an_earlier_start_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    default = tmp_path / "lbcore-1000"
+    monkeypatch.setattr("lbcore.supervisor.instance.default_directory", lambda: default)
+    for _ in range(2):
+        Instance.claim(admin(default)).leave()
+
+
 def test_names_in_a_deep_directory_can_be_bound(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 100)
     instance = Instance.claim(admin(deep))
