@@ -35,10 +35,11 @@ def check(state: State, file_only: bool) -> None:
     loaded = load_file(state.config_path())
     plan = to_plan(loaded.config)
     if not file_only:
-        from lbcore.config.host import host_problems, is_lbcore  # noqa: PLC0415
+        from lbcore.config.host import host_problems, host_warnings, is_lbcore  # noqa: PLC0415
 
         if problems := host_problems(plan, loaded.source, ignore=is_lbcore):
             raise ConfigError(problems)
+        loaded.warnings.extend(host_warnings(plan, loaded.source))
     if state.json:
         click.echo(json.dumps(_answer(loaded, plan), indent=2))
         return

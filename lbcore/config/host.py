@@ -35,6 +35,17 @@ def host_problems(
     return [*ports_in_use(plan, source, ignore), *_missing_accounts(plan, source)]
 
 
+def host_warnings(plan: Plan, source: Source | None = None) -> list[Problem]:
+    """What in a plan has no effect on this machine."""
+    uid = os.geteuid()
+    found = []
+    for key, name in (("user", plan.user), ("group", plan.group)):
+        if name and uid != 0:
+            message = f"this has no effect: only root can change it, and this is user {uid}"
+            found.append(_problem(source, ("lbcore", key), message, "leave it out"))
+    return found
+
+
 def ports_in_use(
     plan: Plan, source: Source | None = None, ignore: Ignored = ()
 ) -> list[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from lbcore.config import Problem, load_file, to_plan
+from lbcore.config.host import host_warnings
 from lbcore.config.load import Loaded, Source, parse
 from lbcore.config.plan import Plan
 from lbcore.supervisor.fleet import Settings
@@ -40,7 +42,9 @@ def read_text(text: str, path: Path) -> Read:
 
 
 def _meaning(loaded: Loaded) -> Read:
-    return Read(to_plan(loaded.config), loaded.source, loaded.warnings, loaded.text)
+    plan = to_plan(loaded.config)
+    doubts = [*loaded.warnings, *host_warnings(plan, loaded.source)]
+    return Read(plan, loaded.source, doubts, loaded.text)
 
 
 def settings_of(plan: Plan) -> Settings:
@@ -55,7 +59,7 @@ def changes_that_wait(old: Plan, new: Plan) -> list[str]:
 
 
 def _identity(plan: Plan) -> Identity:
-    if not plan.user:
+    if not plan.user or os.geteuid() != 0:       # host_warnings says so
         return Identity()
     try:
         user = pwd.getpwnam(plan.user)

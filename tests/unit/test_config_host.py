@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from lbcore.config import Loaded, parse, to_plan
-from lbcore.config.host import host_problems, is_lbcore, ports_in_use
+from lbcore.config.host import host_problems, host_warnings, is_lbcore, ports_in_use
 from lbcore.config.problems import Problem
+from lbcore.supervisor.settings import settings_of
+from lbcore.supervisor.worker import Identity
 
 
 def loaded(bind: str, directory: Path, extra: str = "") -> Loaded:
@@ -105,6 +107,20 @@ def test_accounts_that_do_not_exist_are_told(tmp_path: Path) -> None:
     config = loaded("unix:" + str(tmp_path / "a"), tmp_path, 'user = "nobody-at-all"\ngroup = "g-"')
     problems = host_problems(to_plan(config.config), config.source)
     assert [(one.line, one.key) for one in problems] == [(4, "lbcore.user"), (5, "lbcore.group")]
+
+
+def test_a_user_that_only_root_could_become_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = loaded("unix:" + str(tmp_path / "a"), tmp_path, 'user = "nobody"')
+    plan = to_plan(config.config)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert host_warnings(plan, config.source) == []
+    assert settings_of(plan).identity != Identity()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    (warning,) = host_warnings(plan, config.source)
+    assert (warning.line, warning.key) == (4, "lbcore.user")
+    assert settings_of(plan).identity == Identity()
 
 
 def test_a_running_lbcore_is_known_by_its_command_line() -> None:
