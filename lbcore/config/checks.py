@@ -47,6 +47,7 @@ def errors(config: Config, pool_names: Collection[str]) -> Iterator[Finding]:
         yield from _listener(("listener", index), listener, config, pool_names)
     for name, pool in config.pool.items():
         yield from _pool(("pool", name), name, pool)
+    yield from _privileges(config)
     total = sum(len(pool.backends) + pool.demo for pool in config.pool.values())
     if total > MAX_BACKENDS:
         yield Finding(
@@ -298,6 +299,20 @@ def _source(path: KeyPath, pool: Pool) -> Iterator[Finding]:
                 needs=((*path, "backends", index),),
             )
             return
+
+
+def _privileges(config: Config) -> Iterator[Finding]:
+    """Workers that become an ordinary user lose what source_transparent needs."""
+    for name, pool in config.pool.items():
+        if pool.source_transparent and config.lbcore.user:
+            yield Finding(
+                ("pool", name, "source_transparent"),
+                f'workers that become user "{config.lbcore.user}" may not use the client\'s '
+                "address: the kernel wants CAP_NET_ADMIN",
+                "leave user out, so that workers stay root, or tell backends with send_proxy",
+                see=("lbcore", "user"),
+                needs=(("lbcore", "user"),),
+            )
 
 
 def _health(path: KeyPath, pool: Pool, health: Health) -> Iterator[Finding]:

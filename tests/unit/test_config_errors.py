@@ -397,6 +397,14 @@ def test_keys_that_contradict_each_other_are_refused(more: str, key: str) -> Non
     assert only(GOOD + more + "\n").key == f"pool.web.{key}"
 
 
+def test_workers_that_give_up_privileges_cannot_use_the_clients_address() -> None:
+    text = '[lbcore]\nuser = "nobody"\n' + GOOD + "source_transparent = true\n"
+    problem = only(text)
+    assert problem.key == "pool.web.source_transparent"
+    assert "CAP_NET_ADMIN" in problem.message
+    assert "line 2" in problem.message
+
+
 def test_trusted_networks_without_proxy_protocol_are_refused() -> None:
     assert only(listener('proxy_trusted = ["10.0.0.0/8"]')).hint == "proxy_protocol = true"
 

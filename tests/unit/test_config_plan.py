@@ -74,7 +74,6 @@ tcp_user_timeout = "10s"
 unix_mode = "0600"
 [pool.first]
 demo = 2
-source_transparent = true
 [pool.second]
 balance = "consistent"
 hash = "ketama"
@@ -123,7 +122,7 @@ max_share = 0.29
         ),
     )
     first, second = plan.pools
-    assert (first.name, first.demo, first.source_transparent) == ("first", 2, True)
+    assert (first.name, first.demo) == ("first", 2)
     assert second.backends == (
         BackendPlan("n", Address("::2", 1), 0, True, 1, "[0::2]:1"),
         BackendPlan("unix:/b", Address(path="/b"), label="unix:/b"),
@@ -140,6 +139,11 @@ max_share = 0.29
     ejection = second.ejection
     assert (ejection.failures, ejection.base_ms, ejection.max_ms) == (26, 27, 28)
     assert ejection.max_share == 0.29
+
+
+def test_the_clients_own_address_arrives_in_the_plan_of_workers_that_stay_root() -> None:
+    (pool,) = plan_of(MINIMAL + "source_transparent = true\n").pools
+    assert pool.source_transparent
 
 
 def test_the_label_of_a_backend_is_the_address_as_it_was_written() -> None:
