@@ -17,8 +17,8 @@ from lbcore._scoreboard cimport (
     END_SHUTDOWN, MAX_LISTENERS, MAX_POOLS, SEAT_DRAINING, SEAT_SERVING, Scoreboard,
 )
 from lbcore._session cimport (
-    CHUNK, NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS, SESSION_DEAD, TAG_ACCEPTOR,
-    TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t, loop_t, plan_ref_t,
+    CHUNK, NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS,
+    SESSION_DEAD, TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t, loop_t, plan_ref_t,
     plan_release, queue_t, queues_poll, session_client_event, session_end, session_open,
     session_server_event, session_t, session_timeout, session_work, sessions_bury,
     share_descriptors,
