@@ -18,9 +18,9 @@ from lbcore._scoreboard cimport (
 )
 from lbcore._session cimport (
     CHUNK, NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS,
-    SESSION_DEAD, TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t, loop_t, plan_ref_t,
-    plan_release, queue_t, queues_poll, session_client_event, session_end, session_open,
-    session_server_event, session_t, session_timeout, session_work, sessions_bury,
+    SESSION_DEAD, TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t,
+    loop_t, plan_ref_t, plan_release, queue_t, queues_poll, session_client_event, session_end,
+    session_open, session_server_event, session_t, session_timeout, session_work, sessions_bury,
     share_descriptors,
 )
 from lbcore._timers cimport timer_node_t, wheel_advance, wheel_init, wheel_timeout
