@@ -5,9 +5,7 @@ Nothing in here changes anything, so a plan that cannot be applied leaves no tra
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +13,7 @@ from lbcore._plan import build_image, sockaddr
 from lbcore._tables import ketama_ring, maglev_table
 from lbcore.config.plan import Address, BackendPlan, Plan, PoolPlan
 from lbcore.health import Member, PoolRows
+from lbcore.supervisor.resolver import addresses
 from lbcore.supervisor.rows import Key
 
 RESOLVE_TIMEOUT = 10.0
@@ -62,17 +61,8 @@ async def resolve(plan: Plan, known: Mapping[str, str]) -> dict[str, str]:
     """
     hosts = sorted({b.address.host for pool in plan.pools for b in pool.backends
                     if b.address.host and not _numeric(b.address.host)})
-    loop = asyncio.get_running_loop()
-
-    async def one(host: str) -> str | Exception:
-        try:
-            async with asyncio.timeout(RESOLVE_TIMEOUT):
-                found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            return str(found[0][4][0])
-        except (OSError, UnicodeError) as error:     # TimeoutError is an OSError
-            return known.get(host) or error
-
-    answers = dict(zip(hosts, await asyncio.gather(*map(one, hosts)), strict=True))
+    answers = {host: known.get(host) or answer if isinstance(answer, Exception) else answer
+               for host, answer in (await addresses(hosts, RESOLVE_TIMEOUT)).items()}
     failed = [f"{host}: {getattr(error, 'strerror', None) or str(error) or 'no answer in time'}"
               for host, error in answers.items() if isinstance(error, Exception)]
     if failed:
