@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from contextlib import suppress
@@ -52,7 +53,7 @@ async def find_orphans(instance: Instance, fleet: Fleet, log: Log) -> list[Orpha
             continue
         except (ChannelClosed, WorkerRefused, TimeoutError, OSError) as error:
             # It holds listening sockets that it does not serve and that nobody can have.
-            pids = _kill_owner(door)
+            pids = _kill_owner(instance, door)
             door.unlink(missing_ok=True)
             log.error("takeover.hung", message="a worker that does not answer was killed",
                       door=door.name, pid=pids, error=str(error) or "no answer")
@@ -79,10 +80,19 @@ async def _knock(instance: Instance, fleet: Fleet, door: Path) -> Orphan:
     return await _adopt(instance, fleet, door)
 
 
-def _kill_owner(door: Path) -> list[int]:
-    """Ends the workers whose door this is; returns their pids."""
+def _kill_owner(instance: Instance, door: Path) -> list[int]:
+    """Ends the workers whose door this is; returns their pids.
+
+    Another instance may have a door of the same name: names are made of process ids, which come
+    back.
+    """
+    address = instance.path_of(door.name)
+    if address.startswith("/proc/self/fd/"):    # too long a path: the number was its supervisor's
+        ours = re.compile(rf"/proc/self/fd/\d+/{re.escape(door.name)}")
+    else:
+        ours = re.compile(re.escape(address))
     owners = {found.pid for found in psutil.net_connections("unix")
-              if isinstance(found.laddr, str) and found.laddr.endswith(f"/{door.name}")}
+              if isinstance(found.laddr, str) and ours.fullmatch(found.laddr)}
     pids = sorted(pid for pid in owners if pid)
     for pid in pids:
         with suppress(ProcessLookupError):
