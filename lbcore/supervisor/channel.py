@@ -113,6 +113,16 @@ class Channel:
             if not future.done():
                 future.set_exception(ChannelClosed("the worker ended before it answered"))
 
+    def unsent(self) -> list[tuple[str, list[int]]]:
+        """What waits for room, with its descriptors, for the next owner; see :meth:`send_first`."""
+        return [(data.decode(), list(descriptors)) for data, descriptors in self._queue]
+
+    def send_first(self, unsent: Sequence[tuple[str, Sequence[int]]]) -> None:
+        """Takes over what an earlier owner could not send. Closes the descriptors when it has."""
+        if unsent:
+            self._queue.extend((text.encode(), list(numbers)) for text, numbers in unsent)
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+
     def pause(self) -> None:
         """Stops reading: what arrives from now on is for the next owner of the descriptor."""
         self._loop.remove_reader(self._sock.fileno())

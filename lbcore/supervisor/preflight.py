@@ -2,8 +2,8 @@
 
 TEXT is the descriptor of a file with the configuration in force, CONFIG the name of the file that
 it was read from. Understands the configuration, imports everything, and takes one worker with a
-scoreboard of its own through a plan without listeners. Touches nothing that a running instance uses. Exit code 0, or 1
-with the reason as the last line of its output.
+scoreboard of its own through a plan without listeners. Touches nothing that a running instance
+uses. Exit code 0, or 1 with the reason as the last line of its output.
 """
 
 from __future__ import annotations

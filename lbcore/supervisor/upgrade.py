@@ -169,7 +169,9 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
                      "door": str(w.place.door), "phase": w.phase.value, "version": w.version,
                      "given": sorted(w.given), "started": w.started, "in_slot": seated.get(w, -1),
                      "deadline": fleet.leaving.get(w),
-                     "control": passed(w.channel.fileno()) if w.channel is not None else -1}
+                     "control": passed(w.channel.fileno()) if w.channel is not None else -1,
+                     "unsent": [[text, [passed(fd) for fd in fds]] for text, fds in
+                                (w.channel.unsent() if w.channel is not None else [])]}
                     for w in fleet.workers()],
         "demos": demos,
     }
@@ -264,9 +266,10 @@ async def _replace_workers(supervisor: Supervisor) -> None:
             except Exception as error:  # noqa: BLE001  ("running" for ever would forbid another)
                 if supervisor.stopping:      # that is why
                     return
-                supervisor.upgraded = _failed(f"worker of slot {slot.index}: {str(error) or repr(error)}")
+                why = str(error) or repr(error)
+                supervisor.upgraded = _failed(f"worker of slot {slot.index}: {why}")
                 log.error("upgrade.failed", message="old workers go on", slot=slot.index,
-                          error=str(error))
+                          error=why)
                 return
         supervisor.upgraded = {"state": "done", "finished": _now()}
         log.info("upgraded", generation=supervisor.generation)
@@ -282,13 +285,19 @@ def _worker(supervisor: Supervisor, entry: Json) -> None:
     except ProcessLookupError:
         if control is not None:
             control.close()
+        for fd in (fd for _, fds in entry["unsent"] for fd in fds):
+            os.close(fd)
         return
     worker.phase = Phase(entry["phase"])
     worker.version = entry["version"]
     worker.given = set(entry["given"])
     worker.started = entry["started"]
     if control is not None:
+        for fd in (fd for _, fds in entry["unsent"] for fd in fds):
+            os.set_inheritable(fd, False)
         worker.connect(control)
+        if worker.channel is not None:
+            worker.channel.send_first(entry["unsent"])
     if entry["in_slot"] >= 0:
         fleet.slots[entry["in_slot"]].worker = worker
     elif entry["deadline"] is not None:

@@ -121,3 +121,39 @@ async def test_packet_that_is_too_large_is_refused(
 def _receive(theirs: socket.socket) -> tuple[bytes, list[int], int, object]:
     theirs.setblocking(True)
     return socket.recv_fds(theirs, 65536, 10)
+
+
+async def test_what_could_not_be_sent_is_sent_by_the_next_owner(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    first, theirs = Channel(ends[0]), ends[1]
+    sent = 0
+    while not first.unsent():
+        first.send({"op": "log", "n": sent})
+        sent += 1
+    read, write = os.pipe()
+    first.send({"op": "drain"}, [write])
+    os.close(write)
+    state = json.loads(json.dumps([[text, [os.dup(fd) for fd in fds]]
+                                   for text, fds in first.unsent()]))
+    second = Channel(ends[0].dup())
+    first.close()
+    second.send_first(state)
+    second.send({"op": "last"})
+    said: list[Message] = []
+    while not said or said[-1]["op"] != "last":
+        data, fds, _, _ = await asyncio.to_thread(_next, theirs)
+        said.append(json.loads(data))
+        if fds:
+            os.write(fds[0], b"x")
+            os.close(fds[0])
+    assert [one["op"] for one in said] == ["log"] * sent + ["drain", "last"]
+    assert os.read(read, 1) == b"x"
+    assert os.read(read, 1) == b""       # no copy is left open
+    os.close(read)
+    second.close()
+
+
+def _next(sock: socket.socket) -> tuple[bytes, list[int], int, object]:
+    sock.settimeout(10)
+    return socket.recv_fds(sock, 65536, 10)

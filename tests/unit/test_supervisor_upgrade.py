@@ -15,6 +15,7 @@ from lbcore.supervisor.fleet import Slot
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.sockets import open_admin
 from lbcore.supervisor.supervisor import Supervisor
+from lbcore.supervisor.worker import Place, Worker
 
 
 def on_supervisor(directory: Path, work: Any) -> None:
@@ -86,11 +87,11 @@ def test_worker_started_for_a_slot_that_was_given_up_is_let_go(
         fleet = supervisor.fleet
         child = await asyncio.create_subprocess_exec("sleep", "60")
         old_child = await asyncio.create_subprocess_exec("sleep", "60")
-        place = upgrade.Place(0, 0, 1, tmp_path / "door")
-        new = upgrade.Worker(child.pid, place, fleet.heard, fleet.ended)
-        old = upgrade.Worker(old_child.pid, place, fleet.heard, fleet.ended)
+        place = Place(0, 0, 1, tmp_path / "door")
+        new = Worker(child.pid, place, fleet.heard, fleet.ended)
+        old = Worker(old_child.pid, place, fleet.heard, fleet.ended)
         try:
-            async def launch(_: int) -> upgrade.Worker:
+            async def launch(_: int) -> Worker:
                 await asyncio.sleep(0)
                 return new
 
