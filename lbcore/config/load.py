@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import stat
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from lbcore.config.problems import ConfigError, KeyPath, Problem, key_text
 MAX_FILE_BYTES = 16 * 1024 * 1024
 _AT = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
 _TWICE = ("Cannot declare", "Cannot overwrite", "Cannot mutate", "Duplicate inline table key")
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A configuration file that was read, for saying where something in it stands."""
@@ -233,7 +236,11 @@ def _read(file: str) -> str:
             inside = path / "lb.toml"
             hint = f"{inside} is in it" if inside.is_file() else "name a file in it"
             raise ConfigError([Problem(file, 0, "", "this is a directory", hint)])
-        with path.open("rb") as stream:
+        # A pipe without a writer would wait for ever, and who reloads waits on the event loop.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                hint = "write it into a file first"
+                raise ConfigError([Problem(file, 0, "", "this is not an ordinary file", hint)])
             data = stream.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise ConfigError([Problem(file, 0, "", "there is no such file", _similar(path))]) from None

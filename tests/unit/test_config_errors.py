@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lbcore.config import ConfigError, Problem, load, load_file, parse
+from lbcore.config.load import MAX_FILE_BYTES
 
 GOOD = """\
 [[listener]]
@@ -102,8 +103,17 @@ def test_binary_garbage_is_no_text(tmp_path: Path, content: bytes, line: int) ->
     assert problem.line == line
 
 
-def test_an_endless_file_is_refused() -> None:
-    assert "too large" in read_failure(Path("/dev/zero")).message
+def test_an_endless_file_is_refused(tmp_path: Path) -> None:
+    assert "not an ordinary file" in read_failure(Path("/dev/zero")).message
+    sparse = tmp_path / "lb.toml"
+    with sparse.open("wb") as file:
+        file.truncate(MAX_FILE_BYTES + 1)
+    assert "too large" in read_failure(sparse).message
+
+
+def test_a_pipe_is_refused_without_waiting_for_somebody_who_writes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "lb.toml")
+    assert "not an ordinary file" in read_failure(tmp_path / "lb.toml").message
 
 
 def test_a_path_with_a_nul_byte_is_refused() -> None:
