@@ -60,6 +60,13 @@ class Demo:
         self.process: Process | None = None
         self.task: asyncio.Task[None] | None = None
 
+    def close(self) -> None:
+        """Closes the socket; its path is removed unless it is somebody else's by now."""
+        self.sock.close()
+        with suppress(OSError):
+            if self.path.stat().st_ino == self.inode:
+                self.path.unlink()
+
 
 class DemoBackends:
     """All demonstration backends of this instance."""
@@ -71,12 +78,24 @@ class DemoBackends:
         self._demos: dict[Name, Demo] = {}
 
     def apply(self, plan: Plan) -> None:
-        """Starts what the plan asks for. Raises OSError. See :meth:`forget_others`."""
-        for pool in plan.pools:
-            for number in range(1, pool.demo + 1):
-                if (pool.name, number) not in self._demos:
-                    demo = self._demos[pool.name, number] = self._open((pool.name, number))
-                    demo.task = asyncio.create_task(self._keep(demo))
+        """Starts what the plan asks for. See :meth:`forget_others`.
+
+        Raises OSError, and then nothing has been started.
+        """
+        made: list[Demo] = []
+        try:
+            for pool in plan.pools:
+                for number in range(1, pool.demo + 1):
+                    if (pool.name, number) not in self._demos:
+                        demo = self._open((pool.name, number))
+                        made.append(demo)
+        except BaseException:
+            for demo in made:
+                demo.close()
+            raise
+        for demo in made:
+            self._demos[demo.name] = demo
+            demo.task = asyncio.create_task(self._keep(demo))
 
     async def forget_others(self, plan: Plan) -> None:
         """Ends what the plan, which all workers have by now, does not ask for."""
@@ -121,12 +140,16 @@ class DemoBackends:
         # Made beside its place and moved there, so that there is a socket at every moment when
         # an earlier supervisor's demonstration backend still serves the path.
         fresh = path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        sock.bind(self._instance.path_of(fresh.name))
-        fresh.chmod(0o666)       # workers may run as another user
-        sock.listen(1024)
-        inode = fresh.stat().st_ino
-        fresh.rename(path)
+        try:
+            fresh.unlink(missing_ok=True)
+            sock.bind(self._instance.path_of(fresh.name))
+            fresh.chmod(0o666)       # workers may run as another user
+            sock.listen(1024)
+            inode = fresh.stat().st_ino
+            fresh.rename(path)
+        except BaseException:
+            sock.close()
+            raise
         return Demo(name, sock, path, inode)
 
     async def _keep(self, demo: Demo) -> None:
@@ -158,10 +181,7 @@ class DemoBackends:
         for demo in demos:
             if demo.task is not None:
                 demo.task.cancel()
-            demo.sock.close()
-            with suppress(OSError):
-                if demo.path.stat().st_ino == demo.inode:
-                    demo.path.unlink()
+            demo.close()
             if demo.process is not None:
                 demo.process.signal(signal.SIGTERM)
                 ending.append(demo.process)

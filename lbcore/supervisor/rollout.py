@@ -8,6 +8,7 @@ docs/internals/life-of-a-reload.md tells the story.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,7 +30,7 @@ from lbcore.supervisor.rows import RowTable
 # Beyond the time for which a connection of the old plan may still look for a backend. Also longer
 # than the health monitor takes to mark rows of backends that are gone.
 ROW_HOLD = 15.0
-LEAK_SIGHTINGS = 3           # the same difference, seconds apart, is no connection in between
+LEAK_SIGHTINGS = 10          # the same difference, seconds apart, is no connection in between
 
 
 class Rollout:
@@ -89,7 +90,11 @@ class Rollout:
         try:
             members = image.members(plan, rows, resolved)
             fd = image.build(self.version + 1, plan, rows, members, self._weights_in(plan))
-            self.demos.apply(plan)
+            try:
+                self.demos.apply(plan)
+            except BaseException:
+                os.close(fd)
+                raise
         except BaseException:
             self.table.close(made)
             raise
