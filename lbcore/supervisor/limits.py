@@ -6,8 +6,9 @@ import resource
 from pathlib import Path
 
 NR_OPEN = Path("/proc/sys/fs/nr_open")
-# Standard streams, scoreboard, control channel, timers, listening sockets and spare pipes.
-RESERVED = 128
+# The interpreter's, the control channel's and others of the kind: RESERVED_DESCRIPTORS in
+# _session.pxd, which a worker keeps free.
+RESERVED = 64
 
 
 def raise_descriptor_limit() -> int:
@@ -29,6 +30,9 @@ def raise_descriptor_limit() -> int:
     return soft
 
 
-def connections_within(descriptors: int, pipes: int) -> int:
-    """Connections one worker can hold: two descriptors each, besides its splice pipes."""
-    return max(0, (descriptors - RESERVED - 2 * pipes) // 2)
+def connections_within(descriptors: int, listening: int) -> int:
+    """Connections one worker can hold: two descriptors each, besides its listening sockets.
+
+    Splice pipes take what connections leave.
+    """
+    return max(0, (descriptors - RESERVED - listening) // 2)

@@ -108,7 +108,8 @@ class Supervisor:
         """
         plan = with_demo_backends(found.plan, self.instance.runtime_dir)
         descriptors = raise_descriptor_limit()
-        room = connections_within(descriptors, plan.max_pipes)
+        listening = sum(len(listener.binds) for listener in plan.listeners)
+        room = connections_within(descriptors, listening)
         self.log.info("limits", message=f"each worker can hold {room:,} connections",
                       descriptors=descriptors)
         self.workers_wanted = plan.workers
