@@ -310,7 +310,10 @@ class Listener(Table):
         le=65535,
     )
     keepalive: bool = key(
-        True, "Whether the kernel probes silent clients (SO_KEEPALIVE).", "switch"
+        True,
+        "Whether the kernel probes clients that are silent for 60 s, every 15 s (SO_KEEPALIVE). "
+        "One that answers no probe is gone after 4 of them, or earlier by `tcp_user_timeout`.",
+        "switch",
     )
     tcp_user_timeout: Duration = key(
         "30s",
@@ -515,11 +518,15 @@ class Pool(Table):
     source_transparent: bool = key(
         False,
         "Whether upstream connections come from the client's own address (IP_TRANSPARENT). "
-        "Needs CAP_NET_ADMIN, and routes that bring the answers back to lbcore.",
+        "Needs CAP_NET_ADMIN, so `user` must be empty, and routes that bring the answers back to "
+        "lbcore.",
         "switch",
     )
     keepalive: bool = key(
-        True, "Whether the kernel probes silent backends (SO_KEEPALIVE).", "switch"
+        True,
+        "Whether the kernel probes backends that are silent for 60 s, every 15 s (SO_KEEPALIVE). "
+        "One that answers no probe is gone after 4 of them, or earlier by `tcp_user_timeout`.",
+        "switch",
     )
     tcp_user_timeout: Duration = key(
         "30s",

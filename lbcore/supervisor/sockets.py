@@ -13,6 +13,10 @@ from pathlib import Path
 
 from lbcore.config.plan import Address, ListenerPlan
 
+# Seconds of silence before the first probe, seconds between probes, and how many of them unanswered
+# end a connection. The kernel's own two hours are longer than what routers on the way remember.
+KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
+
 
 class BindError(Exception):
     """An address cannot be listened on; the text says why and what to try."""
@@ -45,6 +49,9 @@ def apply_options(sock: socket.socket, plan: ListenerPlan) -> None:
         tcp = socket.IPPROTO_TCP
         sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(plan.keepalive))
+        if plan.keepalive:
+            for option, value in KEEPALIVE.items():
+                sock.setsockopt(tcp, option, value)
         # The kernel counts in seconds, and 0 would switch it off.
         defer = max(1, round(plan.defer_accept_ms / 1000)) if plan.defer_accept_ms else 0
         sock.setsockopt(tcp, socket.TCP_DEFER_ACCEPT, defer)

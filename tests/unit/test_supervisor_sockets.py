@@ -59,6 +59,8 @@ def test_accepted_connections_inherit_the_options() -> None:
                 assert accepted.getsockopt(tcp, socket.TCP_NODELAY)
                 assert accepted.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 12_345
                 assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert [accepted.getsockopt(tcp, option) for option in (
+                    socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)] == [60, 15, 4]
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN) == 16
 
