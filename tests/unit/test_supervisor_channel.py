@@ -142,7 +142,7 @@ async def test_what_could_not_be_sent_is_sent_by_the_next_owner(
     second.send({"op": "last"})
     said: list[Message] = []
     while not said or said[-1]["op"] != "last":
-        data, fds, _, _ = await asyncio.to_thread(_next, theirs)
+        data, fds, _, _ = await asyncio.to_thread(_receive, theirs)
         said.append(json.loads(data))
         if fds:
             os.write(fds[0], b"x")
@@ -152,8 +152,3 @@ async def test_what_could_not_be_sent_is_sent_by_the_next_owner(
     assert os.read(read, 1) == b""       # no copy is left open
     os.close(read)
     second.close()
-
-
-def _next(sock: socket.socket) -> tuple[bytes, list[int], int, object]:
-    sock.settimeout(10)
-    return socket.recv_fds(sock, 65536, 10)
