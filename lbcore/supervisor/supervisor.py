@@ -208,7 +208,9 @@ class Supervisor:
             self.log.error(event, message=error.message)
 
     def _step(self, by: int) -> None:
-        self.spawn(self._logged(self.set_workers(self.workers_wanted + by), "resize.failed"))
+        # Counted from what is wanted when its turn comes: signals may come faster than workers.
+        self.spawn(self._logged(self._set_workers(lambda: self.workers_wanted + by),
+                                "resize.failed"))
 
     def _tick(self) -> None:
         for work in (self.fleet.check, self.rollout.keep_house, self._measure):
@@ -324,8 +326,12 @@ class Supervisor:
 
     async def set_workers(self, count: int) -> Json:
         """Changes the number of workers."""
+        return await self._set_workers(lambda: count)
+
+    async def _set_workers(self, wanted: Callable[[], int]) -> Json:
         async with self.changing:
             self._refuse_when_stopping()
+            count = wanted()
             if not 1 <= count <= MAX_WORKERS:
                 raise ControlError(400, f"{count} workers are not possible",
                                    f"from 1 to {MAX_WORKERS}")

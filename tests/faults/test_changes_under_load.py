@@ -98,11 +98,24 @@ def test_workers_from_one_to_four_and_back_fail_no_connection(lb: Instance) -> N
             for count in (4, 1):
                 lb.admin.workers(count)
                 lb.wait_serving(count)
-        for number, signum in ((2, signal.SIGTTIN), (1, signal.SIGTTOU)):
-            lb.signal(signum)
-            lb.wait_serving(number)
         load.expect_no_failure()
     assert len(lb.processes()) == 2
+
+
+def test_signals_for_more_and_fewer_workers_count_though_they_come_faster_than_workers(
+    lb: Instance,
+) -> None:
+    lb.write()
+    lb.start()
+    with Load(lb.address) as load:
+        for signum in [signal.SIGTTIN] * 3 + [signal.SIGTTOU] * 2:
+            lb.signal(signum)
+            time.sleep(0.02)             # the kernel makes one of two that come at once
+        lb.wait_for("resized", 5)
+        assert [event["workers"] for event in lb.events("resized")] == [2, 3, 4, 3, 2]
+        lb.wait_serving(2)
+        load.expect_no_failure()
+    assert not lb.events("resize.failed")
 
 
 def test_long_lived_connections_outlive_20_reloads_in_the_same_processes_and_memory(
