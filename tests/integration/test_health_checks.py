@@ -127,19 +127,21 @@ async def test_a_tcp_check_never_reaches_the_application():
 async def test_tcp_checks_leave_no_connection_behind_in_the_kernel():
     with listening() as sock:
         address = address_of(sock)
+        before = connections_to(address.port)
         async with checking() as (prober, _):
             for _ in range(50):
                 await check(TCP, address, prober)
-        assert connections_to(address.port) == []
+        assert connections_to(address.port) <= before
 
 
 def connections_to(port, client=False):
-    """States of sockets with this port at either end (``client``: at the other end), the
-    listening one aside."""
+    """Addresses and state of sockets with this port at either end (``client``: at the other end),
+    the listening one aside. Connections to an earlier owner of the port can be among them: the
+    kernel remembers those for a minute (TIME_WAIT)."""
     port_hex = f":{port:04X}"
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [row[3] for row in rows if row[3] != "0A" and (
-        row[2].endswith(port_hex) or (row[1].endswith(port_hex) and not client))]
+    return {(row[1], row[2], row[3]) for row in rows if row[3] != "0A" and (
+        row[2].endswith(port_hex) or (row[1].endswith(port_hex) and not client))}
 
 
 async def test_a_check_may_go_to_another_port():
@@ -223,10 +225,11 @@ async def test_http_checks_leave_no_connection_behind_on_this_side():
         await reader.read()
 
     async with serving(keeps) as address, checking() as (prober, _):
+        before = connections_to(address.port, client=True)
         for _ in range(20):
             assert (await check(HTTP, address, prober)).ok
         prober.close()
-        assert connections_to(address.port, client=True) == []
+        assert connections_to(address.port, client=True) <= before
 
 
 # ---- backends that misbehave
