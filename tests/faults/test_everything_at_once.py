@@ -82,8 +82,9 @@ class Disorder:
     def kill_worker(self) -> None:
         """SIGKILL to one that serves."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.random.choice(self.lb.serving())["pid"], signal.SIGKILL)
-            self.killed += 1
+            if serving := self.lb.serving():
+                os.kill(self.random.choice(serving)["pid"], signal.SIGKILL)
+                self.killed += 1
 
 
 @pytest.mark.parametrize("seed", range(times(6, 1)))
