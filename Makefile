@@ -20,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILED := setup.py $(wildcard lbcore/*.pyx lbcore/*.pxd lbcore/includes/*.pxd)
 
-.PHONY: help run build test lint test-faults test-asan compare load load-ready soak dist dist-check docs clean
+.PHONY: help run build profile test lint test-faults test-asan compare load soak dist dist-check docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' \
@@ -37,6 +37,10 @@ run: $(VENV)/.built  ## build, and run lbcore on CONFIG until Ctrl-C
 	@exec $(BIN)/lbcore -c $(CONFIG)
 
 build: $(VENV)/.built  ## compile in the tree and install the command into .venv
+
+profile: $(VENV)/.installed  ## compile with what perf needs, until the next make run, build or test
+	@LBCORE_PROFILE=1 $(BIN)/python setup.py --quiet build_ext --inplace
+	@rm -f $(VENV)/.built
 
 test: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## build and pass the tests
 	@scripts/system-packages test
@@ -58,8 +62,6 @@ test-asan:       ## the tests on compiled code with AddressSanitizer and UBSan
 compare: $(VENV)/.built $(VENV)/.load  ## measure lbcore, HAProxy, nginx and Envoy side by side
 	@scripts/system-packages compare
 	@$(BIN)/python -m loadtests.compare $(COMPARE_ARGS)
-
-load-ready: $(VENV)/.load
 
 load: $(VENV)/.built $(VENV)/.load  ## Locust scenarios, each with limits it must hold
 	@$(BIN)/python -m loadtests.scenarios $(LOAD_ARGS)

@@ -2,7 +2,7 @@
 
 These environment variables choose another build; each keeps its objects apart from the others':
 
-LBCORE_PROFILE=1     symbols and frame pointers, for `perf record -g`
+LBCORE_PROFILE=1     symbols and frame pointers, for `perf record -g` (`make profile`)
 LBCORE_SANITIZE=1    AddressSanitizer and UndefinedBehaviorSanitizer (`make test-asan`)
 LBCORE_SKIP_BUILD=1  no compiled module: `make` installs the command first and builds in the tree
 """
@@ -12,10 +12,20 @@ from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 
 def chosen(name: str) -> bool:
     return os.environ.get(name) == "1"
+
+
+class BuildExt(build_ext):
+    """Puts the modules of this build into the tree, whichever build's lie there."""
+
+    def copy_extensions_to_source(self) -> None:
+        force, self.force = self.force, True    # without, a newer module of another build stays
+        super().copy_extensions_to_source()
+        self.force = force
 
 
 # -O2: a request is nearly all system calls, and -O3 only grew the code.
@@ -64,6 +74,7 @@ setup(
             "embedsignature": True,
         },
     ),
+    cmdclass={"build_ext": BuildExt},
     options={
         "build": {"build_base": build_base},
         "build_ext": {"parallel": len(os.sched_getaffinity(0))},
