@@ -53,7 +53,7 @@ lint: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## types, style and the directi
 	$(BIN)/mypy -p loadtests
 	$(BIN)/lint-imports --no-cache
 
-test-faults: $(VENV)/.built $(VENV)/.dev  ## the injected faults again, with full counts (some 7 minutes)
+test-faults: $(VENV)/.built $(VENV)/.dev  ## the injected faults again, with full counts (some 12 minutes)
 	@LBCORE_FULL_FAULTS=1 $(BIN)/python -m pytest tests/faults $(PYTEST_ARGS)
 
 test-asan:       ## the tests on compiled code with AddressSanitizer and UBSan

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from tests.support.faults import times
 from tests.support.instance import Instance, until
 from tests.support.load import REFUSED, Load, LongLived
 
@@ -133,7 +134,10 @@ def test_files_of_a_killed_instance_do_not_keep_the_next_one_from_starting(two: 
     assert two.leftovers() == []
 
 
-@pytest.mark.parametrize("moment", ["upgrade.checking", "upgrade.exec", "worker.started"])
+MOMENTS = ["upgrade.exec", "upgrade.checking", "worker.started"]
+
+
+@pytest.mark.parametrize("moment", MOMENTS[: times(3, 2)])
 def test_term_during_an_upgrade_ends_lbcore_all_the_same(two: Instance, moment: str) -> None:
     seen = len(two.events(moment))
     two.signal(signal.SIGUSR2)

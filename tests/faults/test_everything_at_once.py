@@ -99,7 +99,7 @@ def test_changes_and_lost_supervisors_in_any_order_fail_no_connection(
               disorder.replace_supervisor]
     with Load(lb.address) as load, LongLived(lb.address) as clients:
         clients.open(20)
-        for _ in range(times(40, 12)):
+        for _ in range(times(40, 8)):
             disorder.happen(disorder.random.choice(things))
             if (report := load.report()).failed:
                 pytest.fail(f"{report} after {disorder.story}")
@@ -125,7 +125,7 @@ def test_changes_and_lost_workers_in_any_order_refuse_nobody(
     things = [disorder.reload, disorder.grow, disorder.shrink, disorder.upgrade,
               disorder.kill_worker, disorder.kill_worker]
     with Load(lb.address) as load:
-        for _ in range(times(40, 12)):
+        for _ in range(times(40, 8)):
             disorder.happen(disorder.random.choice(things))
         disorder.settle()
         load.wait_for(400)

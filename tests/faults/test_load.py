@@ -22,7 +22,7 @@ from tests.support.load import (
 )
 
 RESET = struct.pack("ii", 1, 0)
-PATIENCE = 0.5
+PATIENCE = 0.3
 
 
 def behave(conn: socket.socket, how: str) -> None:
@@ -78,7 +78,7 @@ def loaded(how: str) -> Report:
 def report_of(server: socket.socket, serve: object) -> Report:
     """A short load on an address, of which ``serve`` is called again and again."""
     assert callable(serve)
-    load = Load(server.getsockname(), rate=50, patience=PATIENCE)
+    load = Load(server.getsockname(), rate=200, patience=PATIENCE)
 
     def enough() -> bool:
         serve()

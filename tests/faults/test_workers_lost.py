@@ -58,7 +58,7 @@ def test_workers_killed_again_and_again_lose_what_is_established_and_refuse_nobo
     lb.file["lbcore"]["workers"] = 2
     lb.write()
     lb.start()
-    kills = times(30, 4)
+    kills = times(30, 3)
     with Load(lb.address, hold=0.05) as load:
         begin = time.monotonic()
         for number in range(kills):
