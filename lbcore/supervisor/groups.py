@@ -177,7 +177,12 @@ class SocketTable:
                     Path(path).unlink()
 
     def close_all(self) -> None:
-        """Closes everything, at the end."""
+        """Closes everything, at the end: workers take what is queued, and nothing joins it."""
+        for group in self.groups.values():
+            if group.tcp:
+                for member in group.members:
+                    with suppress(OSError):     # refused by a kernel without filters: it closes
+                        reuseport.deafen(member.sock)
         self.close(list(self))
 
     def steer_away_from(self, slots: Iterable[int]) -> None:

@@ -12,6 +12,7 @@ import socket
 import struct
 from collections.abc import Sequence
 
+SO_ATTACH_FILTER = 26
 SO_ATTACH_REUSEPORT_CBPF = 51
 SO_DETACH_REUSEPORT_BPF = 68
 
@@ -39,11 +40,24 @@ def steer(member: socket.socket, positions: Sequence[int]) -> None:
 
     Positions count in the order in which the sockets began to listen. Raises OSError.
     """
-    code = program(positions)
+    _attach(member, SO_ATTACH_REUSEPORT_CBPF, program(positions))
+
+
+def deafen(listening: socket.socket) -> None:
+    """No handshake begins or ends at this listening socket any more, for good. Raises OSError.
+
+    What is queued in it stays, so that it can be taken before the socket is closed: without this,
+    a connection that arrives between the last look and the close is reset. The client's SYN is
+    not answered; it repeats it a second later and is refused then.
+    """
+    _attach(listening, SO_ATTACH_FILTER, struct.pack("=HBBI", _RETURN_CONSTANT, 0, 0, 0))
+
+
+def _attach(to: socket.socket, option: int, code: bytes) -> None:
     memory = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: a length, padding and a pointer, in native alignment.
     fprog = struct.pack("@HP", len(code) // 8, ctypes.addressof(memory))
-    member.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, fprog)
+    to.setsockopt(socket.SOL_SOCKET, option, fprog)
 
 
 def unsteer(member: socket.socket) -> None:

@@ -83,6 +83,7 @@ def test_backend_that_drops_packets_is_ejected_and_then_noticed_by_nobody(
         backends.go_silent(silent)
         lb.wait_for("backend.state", backend=silent, new="ejected")
         until(lambda: lb.backend(silent)["inflight"] == 0, "its last attempt to end")
+        load.wait_for(50)       # whoever made that attempt goes on elsewhere first
         load.mark()
         load.wait_for(400)
         assert load.report().slowest_ms < 300

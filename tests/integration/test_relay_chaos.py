@@ -93,8 +93,11 @@ def settle(ends: list[End], rng: random.Random) -> None:
     """Lets all streams run dry: everything that nobody broke must arrive, and end."""
     for end in ends:
         if not end.closed and not end.shut and not end.broken:
-            end.sock.shutdown(socket.SHUT_WR)
-            end.shut = True
+            try:
+                end.sock.shutdown(socket.SHUT_WR)
+                end.shut = True
+            except OSError:
+                end.broken = True       # reset already, by what the other end did
     while open_ends := [e for e in ends if not (e.closed or e.ended or e.broken)]:
         ready = select.select([e.sock for e in open_ends], [], [], 10)[0]
         assert ready, [(e.sent, e.received, e.peer.sent, e.shut, e.peer.broken) for e in open_ends]
