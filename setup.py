@@ -22,6 +22,14 @@ def chosen(name: str) -> bool:
 class BuildExt(build_ext):
     """Puts the modules of this build into the tree, whichever build's lie there."""
 
+    def build_extension(self, ext: Extension) -> None:
+        made = Path(self.get_ext_fullpath(ext.name))
+        if not self.inplace:
+            made = Path(self.build_lib) / Path(*ext.name.split(".")).parent / made.name
+        if made.exists() and made.stat().st_size == 0:
+            made.unlink()       # of a build that was killed: new enough, and empty
+        super().build_extension(ext)
+
     def copy_extensions_to_source(self) -> None:
         force, self.force = self.force, True    # without, a newer module of another build stays
         super().copy_extensions_to_source()
