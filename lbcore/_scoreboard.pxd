@@ -12,12 +12,14 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    LAYOUT_VERSION = 1
+    LAYOUT_VERSION = 2
     MAX_SEATS = 128
     MAX_BACKENDS = 16384
     MAX_POOLS = 4096
     MAX_LISTENERS = 1024
+    MAX_ROUTES = 8192
     SOURCE_SLOTS = 65536        # per seat; a power of two
+    RATE_SLOTS = 262144         # of all workers together; a power of two
     HISTOGRAM_BUCKETS = 96      # log-linear: 4 per power of two, microseconds
     NO_ROW = 0xFFFFFFFF
 
@@ -58,6 +60,32 @@ cpdef enum EndReason:
     END_INTERNAL = 15           # no memory or descriptor for the upstream side
     END_REASONS = 16
 
+# How an HTTP exchange ended; also the index of its counter. Order is part of the layout.
+cpdef enum HttpEnd:
+    HTTP_OK = 0                 # the response is complete, whatever its status
+    HTTP_BAD_REQUEST = 1        # 400, 414, 431, 501, 505: refused by the parser
+    HTTP_HEAD_TIMEOUT = 2       # 408 while the head or the body was on its way
+    HTTP_TOO_LARGE = 3          # 413
+    HTTP_DENIED = 4             # 403 by address
+    HTTP_UNAUTHORIZED = 5       # 401
+    HTTP_LIMITED = 6            # 429
+    HTTP_NO_BACKEND = 7         # 503
+    HTTP_QUEUE_TIMEOUT = 8      # 503
+    HTTP_QUEUE_FULL = 9         # 503
+    HTTP_CONNECT_FAILED = 10    # 502: attempts or budget spent
+    HTTP_CONNECT_TIMEOUT = 11   # 504
+    HTTP_EMPTY_ANSWER = 12      # 502: the backend closed before it answered
+    HTTP_BAD_ANSWER = 13        # 502: what it said is no response
+    HTTP_FIRST_BYTE = 14        # 504: first-byte timeout
+    HTTP_TOTAL = 15             # 504: the time for the whole exchange is spent
+    HTTP_ANSWER_CUT = 16        # the backend ended, or fell silent, in the middle of a response
+    HTTP_CLIENT_GONE = 17       # 499: the client left before it had everything
+    HTTP_CLIENT_SLOW = 18       # the client took nothing for too long
+    HTTP_SHUTDOWN = 19
+    HTTP_INTERNAL = 20          # 500, 503: no memory, descriptor or disk
+    HTTP_SOURCE_LIMIT = 21      # connection refused: too many from this address
+    HTTP_ENDS = 24
+
 ctypedef struct backend_live_t:     # 32 bytes, two to a cache line
     uint32_t inflight               # atomic, all workers: connecting and connected
     uint32_t failures               # atomic: consecutive failed connects or resets before any byte
@@ -79,7 +107,7 @@ ctypedef struct listener_live_t:    # 64 bytes
     uint32_t connections            # atomic, all workers
     uint32_t spare[15]
 
-ctypedef struct backend_counters_t:     # 512 bytes
+ctypedef struct backend_counters_t:     # 1024 bytes
     uint32_t inflight
     uint32_t spare0
     uint64_t connections            # established
@@ -90,9 +118,14 @@ ctypedef struct backend_counters_t:     # 512 bytes
     uint64_t bytes_up               # client to backend
     uint64_t bytes_down             # backend to client
     uint32_t connect_us[96]
-    uint64_t spare[8]
+    uint64_t requests               # HTTP exchanges that were sent to it
+    uint64_t status[6]              # its responses by class: [2] is 2xx; [0]: no response
+    uint64_t retries                # exchanges that went on to another backend after a response
+    uint64_t reused                 # exchanges on a connection that was there already
+    uint32_t response_us[96]        # from the end of the request to the response's first byte
+    uint64_t spare[7]
 
-ctypedef struct listener_counters_t:    # 256 bytes
+ctypedef struct listener_counters_t:    # 512 bytes
     uint32_t connections            # open now
     uint32_t spare0
     uint64_t accepted
@@ -100,7 +133,23 @@ ctypedef struct listener_counters_t:    # 256 bytes
     uint64_t paused                 # times accepting paused at max_connections
     uint64_t bytes_up
     uint64_t bytes_down
-    uint64_t spare[11]
+    uint64_t requests               # HTTP exchanges begun
+    uint64_t http_ended[24]         # by HttpEnd
+    uint64_t spare[18]
+
+ctypedef struct route_counters_t:       # 512 bytes
+    uint64_t requests
+    uint64_t status[6]              # responses to clients by class; [0]: none was sent
+    uint64_t retries
+    uint64_t bytes_up
+    uint64_t bytes_down
+    uint64_t spare0[2]
+    uint32_t total_us[96]           # of the whole exchange
+    uint64_t spare[4]
+
+ctypedef struct rate_bucket_t:          # GCRA: one per key, shared by all workers
+    uint64_t key                        # 0: free
+    uint64_t due_us                     # CLOCK_MONOTONIC: when its burst is whole again
 
 ctypedef struct pool_counters_t:    # 32 bytes
     uint32_t inflight
@@ -127,7 +176,12 @@ ctypedef struct seat_t:             # 256 bytes
     uint64_t accept_errors
     uint64_t buffers                # relay buffers held by blocked connections
     uint64_t sources_untracked      # source table full: counted, not limited
-    uint64_t spare[21]
+    uint32_t idle_upstreams         # connections to backends that wait for a request
+    uint32_t requests               # HTTP exchanges under way
+    uint64_t log_dropped            # lines that the access log could not take
+    uint64_t log_lines
+    uint64_t spool_bytes            # of buffered bodies, in memory and files
+    uint64_t spare[17]
 
 ctypedef struct board_header_t:     # 4096 bytes
     uint64_t magic
@@ -146,6 +200,8 @@ ctypedef struct board_t:            # pointers into the mapping
     listener_counters_t *listener_counters  # [MAX_SEATS][MAX_LISTENERS]
     pool_counters_t *pool_counters          # [MAX_SEATS][MAX_POOLS]
     source_entry_t *sources                 # [MAX_SEATS][SOURCE_SLOTS]
+    route_counters_t *route_counters        # [MAX_SEATS][MAX_ROUTES]
+    rate_bucket_t *rates                    # [RATE_SLOTS]
 
 cdef class Scoreboard:
     cdef board_t board

@@ -1,0 +1,160 @@
+# HTTP/1.1 messages: heads parsed in place, bodies framed (RFC 9110, RFC 9112).
+#
+# Pure functions over bytes: no input or output, no memory of their own, no policy. Whatever is not
+# certain to mean one thing is refused: what passes can be rebuilt canonically from head_t alone.
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    MAX_FIELDS = 128            # of one head or trailer section
+    HEAD_MORE = 0               # so far a head; not complete
+
+cpdef enum Method:
+    METHOD_OTHER = 0
+    METHOD_GET = 1
+    METHOD_HEAD = 2
+    METHOD_POST = 3
+    METHOD_PUT = 4
+    METHOD_DELETE = 5
+    METHOD_CONNECT = 6
+    METHOD_OPTIONS = 7
+    METHOD_TRACE = 8
+    METHOD_PATCH = 9
+
+cpdef enum TargetForm:
+    FORM_ORIGIN = 0             # /path?query
+    FORM_ABSOLUTE = 1           # http://host/path?query
+    FORM_AUTHORITY = 2          # host:port, CONNECT only
+    FORM_ASTERISK = 3           # *, OPTIONS only
+
+cpdef enum Framing:
+    BODY_NONE = 0
+    BODY_LENGTH = 1             # head_t.length bytes
+    BODY_CHUNKED = 2
+    BODY_CLOSE = 3              # responses: until the connection ends
+
+cpdef enum HeadFlag:
+    HEAD_KEEP_ALIVE = 1         # another message may follow on this connection
+    HEAD_UPGRADE = 2            # Connection names upgrade, and there is an Upgrade field
+    HEAD_EXPECT = 4             # Expect: 100-continue, in HTTP/1.1
+    HEAD_TRAILERS = 8           # TE: trailers
+    HEAD_LENGTH_GIVEN = 16      # Content-Length was there, whatever the framing (HEAD, 304)
+
+# Fields that lbcore acts on. A field of another name is FIELD_OTHER.
+cpdef enum FieldId:
+    FIELD_OTHER = 0
+    FIELD_HOST = 1
+    FIELD_CONTENT_LENGTH = 2
+    FIELD_TRANSFER_ENCODING = 3
+    FIELD_CONNECTION = 4
+    FIELD_KEEP_ALIVE = 5
+    FIELD_PROXY_CONNECTION = 6
+    FIELD_TE = 7
+    FIELD_TRAILER = 8
+    FIELD_UPGRADE = 9
+    FIELD_EXPECT = 10
+    FIELD_COOKIE = 11
+    FIELD_SET_COOKIE = 12
+    FIELD_AUTHORIZATION = 13
+    FIELD_FORWARDED = 14
+    FIELD_X_FORWARDED_FOR = 15
+    FIELD_X_FORWARDED_PROTO = 16
+    FIELD_X_FORWARDED_HOST = 17
+    FIELD_X_REQUEST_ID = 18
+    FIELD_VIA = 19
+    FIELD_ACCEPT = 20
+    FIELD_USER_AGENT = 21
+    FIELD_REFERER = 22
+    FIELD_DATE = 23
+    FIELD_SERVER = 24
+    FIELD_LOCATION = 25
+    FIELD_CONTENT_TYPE = 26
+    FIELD_X_ACCEL_BUFFERING = 27
+    FIELD_ORIGIN = 28
+    FIELD_RANGE = 29
+    FIELD_IDS = 30
+
+cpdef enum FieldFlag:
+    FIELD_HOP = 1               # concerns one connection: hop-by-hop, or named by Connection
+    FIELD_UNDERSCORE = 2        # a "_" in its name: CGI and WSGI cannot tell it from "-"
+
+ctypedef struct field_t:        # 16 bytes; offsets count from the start of the head
+    uint32_t name
+    uint32_t value              # without the white space around it
+    uint32_t value_size
+    uint16_t name_size
+    uint8_t id                  # FieldId
+    uint8_t flags               # FieldFlag
+
+ctypedef struct head_t:         # of a request, a response or trailers; scratch, made for one look
+    uint32_t size               # bytes of the head, the empty line included
+    uint32_t count              # of fields
+    uint32_t flags              # HeadFlag
+    uint16_t status             # responses
+    uint8_t minor               # HTTP/1.minor; a higher minor than 1 counts as 1
+    uint8_t framing             # Framing
+    uint8_t method              # Method
+    uint8_t form                # TargetForm
+    uint16_t method_size        # the method stands at offset 0
+    uint64_t length             # of the body; BODY_LENGTH, or given for HEAD and 304
+    uint32_t target             # as it was sent
+    uint32_t target_size
+    uint32_t path               # of target; the asterisk form has none (size 0)
+    uint32_t path_size          # absolute form without a path: 0, and means "/"
+    uint32_t query              # after the "?"; size 0 and query 0: there is no "?"
+    uint32_t query_size
+    uint32_t host               # authority in force: the target's, else Host's; with its port
+    uint32_t host_size          # HTTP/1.0 without Host: 0
+    uint32_t reason             # responses
+    uint32_t reason_size
+    uint8_t first[FIELD_IDS]    # 1 + index of the first field of that id, 0: there is none
+    field_t fields[MAX_FIELDS]
+
+# Parse what begins at `data`. `seen` bytes of it are known from an earlier call that said HEAD_MORE
+# to hold no end of a head; they are not searched again. Returns the head's length, HEAD_MORE, or
+# minus the status to refuse with: requests 400, 414, 431, 501, 505; responses 502. At most
+# `max_size` bytes and `max_fields` fields are accepted. What can already be said of an incomplete
+# head is: garbage is refused with its first line, or without one as soon as it cannot become a
+# head. One empty line before a request is skipped (RFC 9112, 2.2): `head.size` counts it.
+cdef int request_parse(head_t *head, const char *data, size_t size, size_t seen, uint32_t max_size,
+                       uint32_t max_fields) noexcept nogil
+
+# `method` is the one of the request (Method): what a response's framing depends on. A 1xx response
+# has no body; 101 is the caller's to deal with.
+cdef int response_parse(head_t *head, const char *data, size_t size, size_t seen,
+                        uint32_t max_size, uint32_t max_fields, int method) noexcept nogil
+
+# The trailer section, from behind the last chunk to its empty line: fields only. Those that must
+# not be trailers (framing, routing, authentication, hop-by-hop: RFC 9110, 6.5.1) get FIELD_HOP.
+cdef int trailers_parse(head_t *head, const char *data, size_t size, uint32_t max_size,
+                        uint32_t max_fields) noexcept nogil
+
+cdef enum ChunkedResult:
+    CHUNKED_MORE = 0            # all of it was taken, more is to come
+    CHUNKED_LAST = 1            # the last chunk is behind it: trailers_parse goes on from `taken`
+    CHUNKED_BAD = -1
+
+ctypedef struct chunked_t:      # zeroed: before the first chunk; 16 bytes
+    uint64_t left               # of the chunk being read
+    uint16_t line               # bytes of the size line so far, extensions included
+    uint8_t state
+    uint8_t pad[5]
+
+# Takes the framing out of data[0:size], in place: body bytes come to stand at its start, without
+# gaps. `taken`: bytes looked at; `made`: body bytes. A size line of more than 4,096 bytes, a bare
+# LF, a size beyond 2**62 or anything else that is not a chunk is CHUNKED_BAD.
+cdef int chunked_decode(chunked_t *chunked, char *data, size_t size, size_t *taken,
+                        size_t *made) noexcept nogil
+
+# ASCII case-insensitive; `lower` is in lower case.
+cdef bint same_text(const char *text, size_t size, const char *lower,
+                    size_t lower_size) noexcept nogil
+
+# The value of cookie `name` among the request's Cookie fields: its offset from the head's start, or
+# -1; `size` is its length.
+cdef int64_t cookie_find(const head_t *head, const char *base, const char *name, size_t name_size,
+                         uint32_t *size) noexcept nogil
+
+# Whether a comma-separated field value lists `lower` as a token.
+cdef bint lists_token(const char *value, size_t size, const char *lower,
+                      size_t lower_size) noexcept nogil
