@@ -11,17 +11,20 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
 from lbcore._balance cimport picker_free, picker_init
+from lbcore._loop cimport (
+    NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS, SEEK_SESSION,
+    TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, loop_t, plan_ref_t,
+    queue_t,
+)
 from lbcore._plan cimport listener_t, map_image, plan_listeners
 from lbcore._relay cimport pipes_trim, relay_free, relay_init
 from lbcore._scoreboard cimport (
     END_SHUTDOWN, MAX_LISTENERS, MAX_POOLS, SEAT_DRAINING, SEAT_SERVING, Scoreboard,
 )
+from lbcore._seek cimport plan_release, queues_poll, share_descriptors
 from lbcore._session cimport (
-    CHUNK, NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS,
-    SESSION_DEAD, TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, chunk_t,
-    loop_t, plan_ref_t, plan_release, queue_t, queues_poll, session_client_event, session_end,
-    session_open, session_server_event, session_t, session_timeout, session_work, sessions_bury,
-    share_descriptors,
+    CHUNK, SESSION_DEAD, chunk_t, session_client_event, session_end, session_found, session_open,
+    session_server_event, session_t, session_timeout, session_work, sessions_bury,
 )
 from lbcore._timers cimport timer_node_t, wheel_advance, wheel_init, wheel_timeout
 from lbcore.includes.atomics cimport add32, add_below32, store32, store64, sub32
@@ -88,7 +91,8 @@ cdef void exhausted(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
 
 cdef bint room_for_one(loop_t *loop) noexcept nogil:
     """Whether both sockets of another connection fit under the descriptor limit."""
-    cdef uint32_t needed = 2 * loop.sessions + 2 + loop.listening + RESERVED_DESCRIPTORS
+    cdef uint32_t needed = (
+        2 * loop.sessions + 2 + loop.extra + loop.listening + RESERVED_DESCRIPTORS)
     if needed + 2 * loop.relay.pipes_open > loop.descriptor_limit and loop.relay.pipes_free:
         pipes_trim(&loop.relay)
     return needed + 2 * loop.relay.pipes_open <= loop.descriptor_limit
@@ -263,7 +267,7 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
         if timer == NULL:
             break
         session_timeout(loop, <session_t *> timer)
-    work = loop.work_head
+    work = <session_t *> loop.work_head
     loop.work_head = NULL
     loop.work_tail = NULL
     while work != NULL:
@@ -322,6 +326,7 @@ cdef class Loop:
         if not picker_init(&loop.picker, &loop.board, loop.seat_index):
             raise MemoryError
         wheel_init(&loop.wheel, loop.now)
+        loop.found[<int> SEEK_SESSION] = session_found
         loop.epoll = epoll_create1(EPOLL_CLOEXEC)
         if loop.epoll < 0:
             raise OSError(errno, os.strerror(errno), "epoll_create1")
@@ -338,7 +343,7 @@ cdef class Loop:
         if loop.plan != NULL:
             plan_release(loop.plan)
         while loop.chunks != NULL:
-            chunk = loop.chunks
+            chunk = <chunk_t *> loop.chunks
             loop.chunks = chunk.next
             free(chunk.sessions)
             free(chunk)
@@ -437,6 +442,7 @@ cdef class Loop:
             free(plan)
             raise
         plan.references = 1
+        plan.expressions = NULL
         if any(not 0 <= index < plan.image.listener_count for index in served.values()):
             plan_release(plan)
             raise KeyError("a socket is to serve a listener that the plan does not have")
@@ -521,7 +527,7 @@ cdef class Loop:
 
     def end_all(self) -> None:
         """Resets every connection."""
-        cdef chunk_t *chunk = self.loop.chunks
+        cdef chunk_t *chunk = <chunk_t *> self.loop.chunks
         cdef int i
         while chunk != NULL:
             for i in range(CHUNK):

@@ -10,46 +10,51 @@
 # - A timer is a hint to look. It is set early and checked late, so that traffic never touches it.
 # - Data the client sent before a backend was reached stays in `up.held`, and survives fail-over.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
-from lbcore._balance cimport PICK_FULL, cursor_begin, pick, release
+from lbcore._balance cimport cursor_begin
+from lbcore._loop cimport (
+    INPUT, NOTICE_TROUBLE, SEEK_NOBODY, TAG_CLIENT, TAG_SERVER, backend_counters, clock_us,
+    epoll_add, epoll_change, listener_counters, min_time, relative,
+)
 from lbcore._plan cimport (
     KETAMA, LISTENER_PROXY_IN, MAGLEV, cidr_t, listener_t, plan_listeners, plan_pools,
-    pool_backends, pool_t, unmap_image,
+    pool_backends, pool_t,
 )
 from lbcore._proxy cimport (
     PROXY_MAX, PROXY_MORE, PROXY_OUT_MAX, cidr_contains, endpoint_from_sockaddr, endpoint_text,
-    proxy_parse,
+    proxy_build, proxy_parse,
 )
 from lbcore._relay cimport (
     BOUNDARIES, CLOSED, EOF, FAILED, FIN, FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_ERROR, FLOW_WAIT,
-    MEDIUM_BUFFER, OUT_ARMED, READABLE, SPOKE, URGENT, WRITABLE, buffer_data,
-    buffer_give, buffer_t, buffer_take, end_t, flow_drop, flow_pump, flow_t,
+    MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, URGENT, WRITABLE, buffer_data,
+    buffer_give, buffer_t, buffer_take, flow_drop, flow_pump,
 )
 from lbcore._scoreboard cimport (
     END_CLIENT_GONE, END_CLIENT_IDLE, END_CLIENT_RESET, END_CONNECT_FAILED, END_HALF_CLOSED,
     END_INTERNAL, END_NO_BACKEND, END_NORMAL, END_PROXY_MALFORMED, END_PROXY_TIMEOUT,
     END_QUEUE_FULL, END_QUEUE_TIMEOUT, END_SERVER_IDLE, END_SERVER_RESET, END_SOURCE_LIMIT,
-    MAX_BACKENDS, MAX_LISTENERS, MAX_POOLS, NO_ROW, backend_counters_t, backend_live_t,
-    histogram_bucket, listener_counters_t, pool_counters_t, source_add, source_count,
+    NO_ROW, backend_counters_t, histogram_bucket, listener_counters_t, source_add, source_count,
     source_key, source_remove,
 )
+from lbcore._seek cimport (
+    RETRY_PAUSE, SEEK_NO_BACKEND, SEEK_PAUSE, SEEK_QUEUED, SEEK_READY, SEEK_SPENT, close_socket,
+    plan_release, queue_poll, seek, seek_cancel, seek_failed, seek_release, share_descriptors,
+    suspect, trust,
+)
 from lbcore._timers cimport timer_clear, timer_set
-from lbcore.includes.atomics cimport add32, load32, store32, sub32
 from lbcore._upstream cimport (
     CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY, connect_backend, tune_upstream,
 )
+from lbcore.includes.atomics cimport sub32
 from lbcore.includes.linux cimport (
-    EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, EPOLL_CTL_MOD,
-    MSG_PEEK, SHUT_WR, SOL_SOCKET, SO_LINGER, close, epoll_ctl, epoll_event, errno, linger, recv,
-    setsockopt, shutdown, ssize_t, write,
+    EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, MSG_PEEK, SHUT_WR,
+    close, errno, getsockname, recv, shutdown, sockaddr, sockaddr_storage, socklen_t, ssize_t,
 )
 
 cdef enum:
-    RETRY_PAUSE = 100           # ms before candidates that all failed are asked again
-    QUEUE_POLL = 10             # ms: places freed by other workers are noticed so late
     TUNE_AFTER = 5000           # ms: a connection this old is long-lived
     EARLY_LIKELY = 4
     EARLY_MOST = 15
@@ -58,73 +63,25 @@ cdef enum:
 # ---- small things ------------------------------------------------------------------------------
 
 cdef inline const listener_t *listener_of(const session_t *s) noexcept nogil:
-    return plan_listeners(s.plan.image) + s.listener
+    return plan_listeners(s.seek.plan.image) + s.listener
 
 
 cdef inline const pool_t *pool_of(const session_t *s) noexcept nogil:
-    return plan_pools(s.plan.image) + s.pool
-
-
-cdef inline backend_counters_t *backend_counters(loop_t *loop, uint32_t row) noexcept nogil:
-    return loop.board.backend_counters + <size_t> loop.seat_index * MAX_BACKENDS + row
-
-
-cdef inline listener_counters_t *listener_counters(loop_t *loop, uint32_t row) noexcept nogil:
-    return loop.board.listener_counters + <size_t> loop.seat_index * MAX_LISTENERS + row
-
-
-cdef inline pool_counters_t *pool_counters(loop_t *loop, uint32_t row) noexcept nogil:
-    return loop.board.pool_counters + <size_t> loop.seat_index * MAX_POOLS + row
-
-
-cdef inline uint32_t relative(const loop_t *loop) noexcept nogil:
-    """Milliseconds since the loop started, never 0; wraps after 49 days, differences do not."""
-    cdef uint32_t value = <uint32_t> (loop.now - loop.started)
-    return value if value else 1
-
-
-cdef void plan_release(plan_ref_t *plan) noexcept nogil:
-    plan.references -= 1
-    if plan.references == 0:
-        unmap_image(plan.image)
-        free(plan)
-
-
-cdef void share_descriptors(loop_t *loop) noexcept nogil:
-    cdef uint32_t taken = 2 * loop.sessions + loop.listening + RESERVED_DESCRIPTORS
-    cdef uint32_t spare = (
-        (loop.descriptor_limit - taken) // 2 if taken < loop.descriptor_limit else 0)
-    cdef uint32_t wanted = loop.plan.image.max_pipes if loop.plan != NULL else 0
-    loop.relay.max_pipes = wanted if wanted < spare else spare
-
-
-cdef void close_socket(end_t *end, bint abort) noexcept nogil:
-    cdef linger at_once
-    if end.fd < 0:
-        return
-    if abort:
-        at_once.l_onoff = 1
-        at_once.l_linger = 0
-        setsockopt(end.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once))
-    close(end.fd)
-    end.fd = -1
+    return plan_pools(s.seek.plan.image) + s.seek.pool
 
 
 cdef void arm_output(loop_t *loop, session_t *s, end_t *end, int tag) noexcept nogil:
     """Asks to hear when a full socket takes bytes again; from then on it stays asked."""
-    cdef epoll_event event
     if end.flags & OUT_ARMED:
         return
-    event.events = INPUT | EPOLLOUT
-    event.data.u64 = <uint64_t> <uintptr_t> s | <uint64_t> tag
-    epoll_ctl(loop.epoll, EPOLL_CTL_MOD, end.fd, &event)
+    epoll_change(loop, s, end.fd, tag, INPUT | EPOLLOUT)
     end.flags |= OUT_ARMED
 
 
 # ---- memory ------------------------------------------------------------------------------------
 
 cdef session_t *session_new(loop_t *loop) noexcept nogil:
-    cdef session_t *s = loop.free_sessions
+    cdef session_t *s = <session_t *> loop.free_sessions
     cdef chunk_t *chunk
     cdef int i
     if s == NULL:
@@ -136,29 +93,29 @@ cdef session_t *session_new(loop_t *loop) noexcept nogil:
         if chunk.sessions == NULL:
             free(chunk)
             return NULL
-        chunk.next = loop.chunks
+        chunk.next = <chunk_t *> loop.chunks
         loop.chunks = chunk
         for i in range(CHUNK):
             chunk.sessions[i].state = SESSION_DEAD
-            chunk.sessions[i].next = loop.free_sessions
+            chunk.sessions[i].next = <session_t *> loop.free_sessions
             loop.free_sessions = &chunk.sessions[i]
-        s = loop.free_sessions
+        s = <session_t *> loop.free_sessions
     loop.free_sessions = s.next
     memset(s, 0, sizeof(session_t))
     return s
 
 
 cdef void sessions_bury(loop_t *loop) noexcept nogil:
-    cdef session_t *s = loop.dead
+    cdef session_t *s = <session_t *> loop.dead
     cdef session_t *following
     loop.dead = NULL
     while s != NULL:
         following = s.next
         if s.flags & WORK_LISTED:
-            s.next = loop.dead
+            s.next = <session_t *> loop.dead
             loop.dead = s
         else:
-            s.next = loop.free_sessions
+            s.next = <session_t *> loop.free_sessions
             loop.free_sessions = s
         s = following
 
@@ -172,35 +129,24 @@ cdef void defer(loop_t *loop, session_t *s) noexcept nogil:
     if loop.work_tail == NULL:
         loop.work_head = s
     else:
-        loop.work_tail.work = s
+        (<session_t *> loop.work_tail).work = s
     loop.work_tail = s
 
 
 # ---- the end -----------------------------------------------------------------------------------
-
-cdef void give_back(loop_t *loop, session_t *s) noexcept nogil:
-    """Gives the reserved place at a backend back."""
-    if s.backend_row == NO_ROW:
-        return
-    release(&loop.picker, s.backend_row, s.pool_row)
-    s.backend_row = NO_ROW
-    if loop.queues[s.pool_row].length:
-        loop.queue_at = loop.now
-
 
 cdef void session_end(loop_t *loop, session_t *s, int reason, bint abort) noexcept nogil:
     """Ends a connection. ``abort`` resets both sockets; otherwise they are closed."""
     cdef listener_counters_t *counters = listener_counters(loop, s.listener_row)
     if s.state == SESSION_DEAD:
         return
-    if s.state == SESSION_QUEUED:
-        queue_remove(loop, s)
+    seek_cancel(loop, &s.seek)
     timer_clear(&loop.wheel, &s.timer)
     flow_drop(&loop.relay, &s.up)
     flow_drop(&loop.relay, &s.down)
     close_socket(&s.server, abort)
     close_socket(&s.client, abort)
-    give_back(loop, s)
+    seek_release(loop, &s.seek)
     if s.flags & SOURCE_COUNTED:
         source_remove(&loop.board, loop.seat_index, s.source_key)
     counters.connections -= 1
@@ -209,9 +155,11 @@ cdef void session_end(loop_t *loop, session_t *s, int reason, bint abort) noexce
     loop.sessions -= 1
     loop.seat.connections = loop.sessions
     share_descriptors(loop)
-    plan_release(s.plan)
+    if s.flags & TUNNEL:
+        loop.tunnel_ended(loop, s.tunnel, reason)
+    plan_release(s.seek.plan)
     s.state = SESSION_DEAD
-    s.next = loop.dead
+    s.next = <session_t *> loop.dead
     loop.dead = s
     if loop.resume_at:
         loop.resume_at = loop.now
@@ -224,7 +172,7 @@ cdef bint is_trusted(const session_t *s, const listener_t *listener) noexcept no
     cdef uint32_t i
     if listener.trusted_count == 0:
         return True
-    cidr = <const cidr_t *> (<const char *> s.plan.image + listener.trusted_offset)
+    cidr = <const cidr_t *> (<const char *> s.seek.plan.image + listener.trusted_offset)
     for i in range(listener.trusted_count):
         if cidr_contains(&cidr[i], &s.source):
             return True
@@ -243,14 +191,15 @@ cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *a
         sub32(&loop.board.listeners[
             plan_listeners(acceptor.plan.image)[acceptor.listener].row].connections, 1)
         return
-    s.plan = acceptor.plan
-    s.plan.references += 1
+    s.seek.plan = acceptor.plan
+    s.seek.plan.references += 1
     s.listener = acceptor.listener
     listener = listener_of(s)
     s.listener_row = listener.row
-    s.pool = listener.pool
-    s.pool_row = pool_of(s).row
-    s.backend_row = NO_ROW
+    s.seek.pool = listener.pool
+    s.seek.pool_row = pool_of(s).row
+    s.seek.owner = s
+    s.seek.backend_row = NO_ROW
     s.client.fd = fd
     s.client.flags = WRITABLE | (BOUNDARIES if acceptor.is_unix else 0)
     s.server.fd = -1
@@ -370,11 +319,11 @@ cdef void session_begin(loop_t *loop, session_t *s) noexcept nogil:
             s.flags |= SOURCE_COUNTED
         else:
             loop.seat.sources_untracked += 1
-    if loop.queues[s.pool_row].length:
-        queue_poll(loop, &loop.queues[s.pool_row])      # who waits comes first
-    s.deadline = loop.now + pool_of(s).connect_budget
+    if loop.queues[s.seek.pool_row].length:
+        queue_poll(loop, s.seek.pool_row)       # who waits comes first
+    s.seek.deadline = loop.now + pool_of(s).connect_budget
     start_cursor(s)
-    dispatch(loop, s)
+    dispatch(loop, s, seek(loop, &s.seek))
 
 
 cdef void start_cursor(session_t *s) noexcept nogil:
@@ -383,187 +332,108 @@ cdef void start_cursor(session_t *s) noexcept nogil:
     cdef uint32_t length = 0
     if pool.algorithm == MAGLEV or pool.algorithm == KETAMA:
         length = endpoint_text(&s.source, key)
-    cursor_begin(&s.cursor, pool, key, length)
-
-
-# ---- waiting for a backend ---------------------------------------------------------------------
-
-cdef void enqueue(loop_t *loop, session_t *s, bint no_backend) noexcept nogil:
-    cdef const pool_t *pool = pool_of(s)
-    cdef queue_t *queue = &loop.queues[s.pool_row]
-    if pool.queue_timeout == 0 or pool.max_queue == 0:
-        session_end(loop, s, END_NO_BACKEND if no_backend else END_QUEUE_FULL, True)
-        return
-    if add32(&loop.board.pools[s.pool_row].waiting, 1) >= pool.max_queue:
-        sub32(&loop.board.pools[s.pool_row].waiting, 1)
-        session_end(loop, s, END_NO_BACKEND if no_backend else END_QUEUE_FULL, True)
-        return
-    pool_counters(loop, s.pool_row).waiting += 1
-    pool_counters(loop, s.pool_row).queued += 1
-    if no_backend:
-        s.flags |= NO_BACKEND
-    s.state = SESSION_QUEUED
-    s.deadline = loop.now + pool.queue_timeout
-    timer_set(&loop.wheel, &s.timer, s.deadline)
-    s.next = NULL
-    s.previous = queue.tail
-    if queue.tail == NULL:
-        queue.head = s
-    else:
-        queue.tail.next = s
-    queue.tail = s
-    queue.length += 1
-    if not queue.active:
-        queue.active = 1
-        queue.next = loop.waiting
-        loop.waiting = queue
-    if loop.queue_at == 0:
-        loop.queue_at = loop.now + QUEUE_POLL
-
-
-cdef void queue_remove(loop_t *loop, session_t *s) noexcept nogil:
-    cdef queue_t *queue = &loop.queues[s.pool_row]
-    if s.previous == NULL:
-        queue.head = s.next
-    else:
-        s.previous.next = s.next
-    if s.next == NULL:
-        queue.tail = s.previous
-    else:
-        s.next.previous = s.previous
-    queue.length -= 1
-    s.state = SESSION_PAUSED
-    pool_counters(loop, s.pool_row).waiting -= 1
-    sub32(&loop.board.pools[s.pool_row].waiting, 1)
-
-
-cdef bint queue_try(loop_t *loop, session_t *s) noexcept nogil:
-    """Sends a waiting connection on its way; False when nobody can take it yet.
-
-    It keeps its cursor and its attempts: who failed it before it waited is not asked again, or a
-    dead backend beside a full one would be asked without end.
-    """
-    cdef int index = pick(&loop.picker, s.plan.image, pool_of(s), &s.cursor)
-    if index == PICK_FULL or (index < 0 and s.cursor.tried_count == 0):
-        return False
-    queue_remove(loop, s)
-    timer_clear(&loop.wheel, &s.timer)
-    s.flags &= ~NO_BACKEND
-    s.deadline = loop.now + pool_of(s).connect_budget
-    dispatch_to(loop, s, index)
-    return True
-
-
-cdef void queue_poll(loop_t *loop, queue_t *queue) noexcept nogil:
-    """First come, first served, among connections of the same plan."""
-    cdef session_t *s = queue.head
-    cdef session_t *following
-    cdef plan_ref_t *stuck = NULL
-    while s != NULL and stuck != loop.plan:
-        following = s.next
-        if s.plan != stuck and not queue_try(loop, s):
-            stuck = s.plan      # backends of an old plan may be gone: look at who came after it
-        s = following
-
-
-cdef void queues_poll(loop_t *loop) noexcept nogil:
-    cdef queue_t **link = &loop.waiting
-    cdef queue_t *queue
-    while link[0] != NULL:
-        queue = link[0]
-        queue_poll(loop, queue)
-        if queue.head == NULL:
-            link[0] = queue.next
-            queue.active = 0
-        else:
-            link = &queue.next
-    loop.queue_at = loop.now + QUEUE_POLL if loop.waiting != NULL else 0
+    cursor_begin(&s.seek.cursor, pool, key, length)
 
 
 # ---- reaching a backend ------------------------------------------------------------------------
 
-cdef void dispatch(loop_t *loop, session_t *s) noexcept nogil:
-    """Picks a candidate and connects to it."""
-    dispatch_to(loop, s, pick(&loop.picker, s.plan.image, pool_of(s), &s.cursor))
-
-
-cdef void dispatch_to(loop_t *loop, session_t *s, int index) noexcept nogil:
-    """Connects to a picked candidate; goes on to the next while they fail at once."""
+cdef void dispatch(loop_t *loop, session_t *s, int result) noexcept nogil:
+    """Goes on from a SeekResult: connects to the candidate, and to the next while they fail."""
     cdef const pool_t *pool = pool_of(s)
-    cdef int result
     cdef bint ours = False
-    while True:
-        if index < 0 and (index == PICK_FULL or s.cursor.tried_count == 0):
-            enqueue(loop, s, index != PICK_FULL)
-            return
-        if s.attempts and (s.attempts >= pool.connect_attempts or loop.now >= s.deadline):
-            if index >= 0:
-                release(&loop.picker, pool_backends(s.plan.image, pool)[index].row, s.pool_row)
-            session_end(loop, s, END_INTERNAL if ours else END_CONNECT_FAILED, True)
-            return
-        if index < 0:
-            s.state = SESSION_PAUSED
-            timer_set(&loop.wheel, &s.timer, loop.now + RETRY_PAUSE)
-            return
-        s.backend = <uint16_t> index
-        s.backend_row = pool_backends(s.plan.image, pool)[index].row
-        s.attempts += 1
-        result = connect_backend(loop, s, pool)
-        count_up(loop, s, loop.relay.given)
-        if result == CONNECT_PENDING:
+    cdef int connected
+    while result == SEEK_READY:
+        connected = reach(loop, s, pool)
+        if connected == CONNECT_PENDING:
             s.state = SESSION_CONNECTING
-            timer_set(&loop.wheel, &s.timer, min_time(loop.now + pool.connect_timeout, s.deadline))
+            timer_set(&loop.wheel, &s.timer,
+                      min_time(loop.now + pool.connect_timeout, s.seek.deadline))
             return
-        if result == CONNECT_READY:
+        if connected == CONNECT_READY:
             established(loop, s)
             return
-        ours = result == CONNECT_INTERNAL
+        close_socket(&s.server, False)
+        ours = connected == CONNECT_INTERNAL
         if ours:
             # No descriptor, memory, port or permission: no backend is to blame, and the next one
             # may do, since ports run out for each destination alone.
             loop.notices |= NOTICE_TROUBLE
-            close_socket(&s.server, False)
-            give_back(loop, s)
+            seek_release(loop, &s.seek)
         else:
-            backend_failed(loop, s, False)
-        index = pick(&loop.picker, s.plan.image, pool, &s.cursor)
-
-
-cdef inline uint64_t min_time(uint64_t a, uint64_t b) noexcept nogil:
-    return a if a < b else b
-
-
-cdef void backend_failed(loop_t *loop, session_t *s, bint timed_out) noexcept nogil:
-    """Counts a connect that failed and gives the place back."""
-    cdef backend_counters_t *counters = backend_counters(loop, s.backend_row)
-    cdef const pool_t *pool = pool_of(s)
-    if timed_out:
-        counters.timeouts += 1
+            seek_failed(loop, &s.seek, s.connect_started, False)
+        result = seek(loop, &s.seek)
+    if result == SEEK_QUEUED:
+        s.state = SESSION_QUEUED
+        timer_set(&loop.wheel, &s.timer, s.seek.deadline)
+    elif result == SEEK_PAUSE:
+        s.state = SESSION_PAUSED
+        timer_set(&loop.wheel, &s.timer, loop.now + RETRY_PAUSE)
+    elif result == SEEK_SPENT:
+        session_end(loop, s, END_INTERNAL if ours else END_CONNECT_FAILED, True)
     else:
-        counters.refused += 1
-    if s.attempts < pool.connect_attempts:
-        counters.redispatched += 1
-    # A try that the budget cut short says little about the backend.
-    if not timed_out or clock_us() - s.connect_started >= (pool.connect_timeout - 1) * 1000:
-        suspect(loop, s.backend_row)
-    close_socket(&s.server, False)
-    give_back(loop, s)
+        session_end(loop, s, END_NO_BACKEND if result == SEEK_NO_BACKEND else END_QUEUE_FULL, True)
 
 
-cdef void suspect(loop_t *loop, uint32_t row) noexcept nogil:
-    """One more failure in a row; rings the supervisor when it is the one too many."""
-    cdef backend_live_t *live = &loop.board.backends[row]
-    cdef uint64_t one = 1
-    if add32(&live.failures, 1) + 1 == live.eject_after:
-        write(loop.bell, &one, sizeof(one))
+cdef void session_found(loop_t *loop, void *session, int result) noexcept nogil:
+    cdef session_t *s = <session_t *> session
+    timer_clear(&loop.wheel, &s.timer)
+    s.state = SESSION_PAUSED
+    dispatch(loop, s, result)
+
+
+cdef int reach(loop_t *loop, session_t *s, const pool_t *pool) noexcept nogil:
+    """Connects to the candidate, sending what is held for it if it takes it already."""
+    cdef buffer_t *held
+    cdef int result
+    if pool.send_proxy and not hold_proxy_header(loop, s, <int> pool.send_proxy):
+        loop.relay.given = 0
+        return CONNECT_INTERNAL
+    held = s.up.held
+    s.connect_started = <uint32_t> clock_us()
+    result = connect_backend(
+        loop, s, TAG_SERVER, pool, pool_backends(s.seek.plan.image, pool) + s.seek.backend,
+        &s.source, &s.server, buffer_data(held) + held.start if held != NULL else NULL,
+        held.end - held.start if held != NULL else 0)
+    if loop.relay.given:
+        count_up(loop, s, loop.relay.given)
+        held.start += <uint32_t> loop.relay.given
+        if held.start == held.end:
+            s.up.held = NULL
+            buffer_give(&loop.relay, held)
+    return result
+
+
+cdef bint hold_proxy_header(loop_t *loop, session_t *s, int version) noexcept nogil:
+    """Puts the PROXY header before what is held for the server. Once: fail-over keeps it."""
+    cdef uint8_t header[PROXY_OUT_MAX]
+    cdef sockaddr_storage local
+    cdef socklen_t length = sizeof(local)
+    cdef uint32_t size
+    cdef buffer_t *held = s.up.held
+    if held != NULL and held.start < PROXY_OUT_MAX:
+        return True     # it is there already
+    if not s.flags & HAS_DESTINATION:
+        if getsockname(s.client.fd, <sockaddr *> &local, &length) == 0:
+            endpoint_from_sockaddr(&s.destination, &local, length)
+    if held == NULL:
+        held = buffer_take(&loop.relay, SMALL_BUFFER)
+        if held == NULL:
+            return False
+        held.start = PROXY_OUT_MAX
+        held.end = PROXY_OUT_MAX
+        s.up.held = held
+    size = <uint32_t> proxy_build(version, &s.source, &s.destination, header)
+    held.start -= size
+    memcpy(buffer_data(held) + held.start, header, size)
+    return True
 
 
 cdef void established(loop_t *loop, session_t *s) noexcept nogil:
     """A backend is reached: relay."""
-    cdef backend_counters_t *counters = backend_counters(loop, s.backend_row)
+    cdef backend_counters_t *counters = backend_counters(loop, s.seek.backend_row)
     cdef uint32_t now = relative(loop)
     counters.connections += 1
-    counters.connect_us[histogram_bucket(clock_us() - s.connect_started)] += 1
+    counters.connect_us[histogram_bucket(<uint32_t> clock_us() - s.connect_started)] += 1
     s.state = SESSION_RELAY
     s.client_active = now
     s.server_active = now
@@ -575,7 +445,7 @@ cdef void established(loop_t *loop, session_t *s) noexcept nogil:
 # ---- relaying ----------------------------------------------------------------------------------
 
 cdef inline void count_up(loop_t *loop, session_t *s, uint64_t given) noexcept nogil:
-    backend_counters(loop, s.backend_row).bytes_up += given
+    backend_counters(loop, s.seek.backend_row).bytes_up += given
     listener_counters(loop, s.listener_row).bytes_up += given
 
 
@@ -628,11 +498,10 @@ cdef bint run_down(loop_t *loop, session_t *s) noexcept nogil:
         s.server_active = relative(loop)
         if not s.down.flags & SPOKE:
             s.down.flags |= SPOKE
-            if load32(&loop.board.backends[s.backend_row].failures):
-                store32(&loop.board.backends[s.backend_row].failures, 0)
+            trust(loop, s.seek.backend_row)
     if loop.relay.given:
         s.client_active = relative(loop)
-        backend_counters(loop, s.backend_row).bytes_down += loop.relay.given
+        backend_counters(loop, s.seek.backend_row).bytes_down += loop.relay.given
         listener_counters(loop, s.listener_row).bytes_down += loop.relay.given
     if result == FLOW_WAIT:
         if not s.client.flags & WRITABLE:
@@ -649,8 +518,8 @@ cdef bint run_down(loop_t *loop, session_t *s) noexcept nogil:
         return pass_end(loop, s, &s.down, &s.up, &s.client)
     if result == FLOW_DONE or result == FLOW_SOURCE_ERROR:
         if not s.down.flags & SPOKE:
-            backend_counters(loop, s.backend_row).early_resets += 1
-            suspect(loop, s.backend_row)
+            backend_counters(loop, s.seek.backend_row).early_resets += 1
+            suspect(loop, s.seek.backend_row)
         session_end(loop, s, END_SERVER_RESET, True)
         return False
     session_end(loop, s, END_CLIENT_RESET, True)
@@ -664,8 +533,7 @@ cdef bint pass_end(loop_t *loop, session_t *s, flow_t *flow, flow_t *other,
     flow.flags |= CLOSED
     if other.flags & CLOSED:
         # An orderly end clears suspicion even of a server that never says anything.
-        if load32(&loop.board.backends[s.backend_row].failures):
-            store32(&loop.board.backends[s.backend_row].failures, 0)
+        trust(loop, s.seek.backend_row)
         session_end(loop, s, END_NORMAL, False)
         return False
     shutdown(destination.fd, SHUT_WR)
@@ -733,8 +601,9 @@ cdef void session_server_event(loop_t *loop, session_t *s, uint32_t events) noex
 cdef void connect_lost(loop_t *loop, session_t *s, bint timed_out) noexcept nogil:
     """A pending connect failed: on to the next candidate, if attempts and time allow."""
     timer_clear(&loop.wheel, &s.timer)
-    backend_failed(loop, s, timed_out)
-    dispatch(loop, s)
+    close_socket(&s.server, False)
+    seek_failed(loop, &s.seek, s.connect_started, timed_out)
+    dispatch(loop, s, seek(loop, &s.seek))
 
 
 cdef void session_work(loop_t *loop, session_t *s) noexcept nogil:
@@ -749,18 +618,24 @@ cdef void session_work(loop_t *loop, session_t *s) noexcept nogil:
 cdef uint64_t next_look(loop_t *loop, session_t *s) noexcept nogil:
     """When the earliest of this connection's timeouts can be due, in ms."""
     cdef const listener_t *listener = listener_of(s)
-    cdef uint32_t server_idle = pool_of(s).server_idle
+    cdef uint32_t server_idle = idle_limit(s, pool_of(s).server_idle)
+    cdef uint32_t client_idle = idle_limit(s, listener.client_idle)
     cdef uint64_t look = loop.now + (1 << 30)
     cdef uint32_t now = relative(loop)
     if not s.flags & TUNED:
         look = loop.now + TUNE_AFTER
-    if listener.client_idle:
-        look = min_time(look, loop.now + left(listener.client_idle, now - s.client_active))
+    if client_idle:
+        look = min_time(look, loop.now + left(client_idle, now - s.client_active))
     if server_idle:
         look = min_time(look, loop.now + left(server_idle, now - s.server_active))
     if s.half_closed and listener.half_closed:
         look = min_time(look, loop.now + left(listener.half_closed, now - last_active(s, now)))
     return look
+
+
+cdef inline uint32_t idle_limit(const session_t *s, uint32_t configured) noexcept nogil:
+    """A tunnel has a limit of its own for both sides: its route's."""
+    return s.idle if s.flags & TUNNEL else configured
 
 
 cdef inline uint32_t left(uint32_t limit, uint32_t elapsed) noexcept nogil:
@@ -779,9 +654,10 @@ cdef inline uint32_t last_active(const session_t *s, uint32_t now) noexcept nogi
 
 cdef void relay_timeout(loop_t *loop, session_t *s) noexcept nogil:
     cdef const listener_t *listener = listener_of(s)
-    cdef uint32_t server_idle = pool_of(s).server_idle
+    cdef uint32_t server_idle = idle_limit(s, pool_of(s).server_idle)
+    cdef uint32_t client_idle = idle_limit(s, listener.client_idle)
     cdef uint32_t now = relative(loop)
-    if listener.client_idle and now - s.client_active >= listener.client_idle:
+    if client_idle and now - s.client_active >= client_idle:
         session_end(loop, s, END_CLIENT_IDLE, True)
     elif server_idle and now - s.server_active >= server_idle:
         session_end(loop, s, END_SERVER_IDLE, True)
@@ -790,7 +666,8 @@ cdef void relay_timeout(loop_t *loop, session_t *s) noexcept nogil:
         session_end(loop, s, END_HALF_CLOSED, True)
     else:
         if not s.flags & TUNED:
-            tune_upstream(s, pool_of(s))
+            s.flags |= TUNED
+            tune_upstream(s.server.fd, pool_of(s))
         timer_set(&loop.wheel, &s.timer, next_look(loop, s))
 
 
@@ -801,8 +678,8 @@ cdef void session_timeout(loop_t *loop, session_t *s) noexcept nogil:
         connect_lost(loop, s, True)
     elif s.state == SESSION_PAUSED:
         start_cursor(s)
-        dispatch(loop, s)
+        dispatch(loop, s, seek(loop, &s.seek))
     elif s.state == SESSION_QUEUED:
-        session_end(loop, s, END_NO_BACKEND if s.flags & NO_BACKEND else END_QUEUE_TIMEOUT, True)
+        session_end(loop, s, END_NO_BACKEND if s.seek.flags & SEEK_NOBODY else END_QUEUE_TIMEOUT, True)
     elif s.state == SESSION_PROXY:
         session_end(loop, s, END_PROXY_TIMEOUT, True)

@@ -1,7 +1,11 @@
-# The upstream side of a connection: its socket, its source address, the PROXY header, the connect.
+# Reaching a backend: the socket, its source address, the connect.
 
-from lbcore._plan cimport pool_t
-from lbcore._session cimport loop_t, session_t
+from libc.stdint cimport uint32_t
+
+from lbcore._loop cimport loop_t
+from lbcore._plan cimport backend_t, pool_t
+from lbcore._proxy cimport endpoint_t
+from lbcore._relay cimport end_t
 
 cdef enum Connect:
     CONNECT_PENDING = 0
@@ -9,9 +13,12 @@ cdef enum Connect:
     CONNECT_FAILED = -1         # the backend's fault
     CONNECT_INTERNAL = -2       # ours: no descriptor, memory, port or permission
 
-# Opens a socket to `session.backend` and connects, sending what is held for the server if it takes
-# it already: relay.given says how much. On failure the socket, if any, is the caller's to close.
-cdef int connect_backend(loop_t *loop, session_t *session, const pool_t *pool) noexcept nogil
+# Opens a socket to a backend and connects, sending `data` (or NULL) if it takes it already:
+# relay.given says how much. `owner` and `tag` are whose events it brings. On failure the socket, if
+# any, is the caller's to close.
+cdef int connect_backend(loop_t *loop, void *owner, int tag, const pool_t *pool,
+                         const backend_t *backend, const endpoint_t *source, end_t *server,
+                         const char *data, uint32_t size) noexcept nogil
 
 # Keep-alive probes and the user timeout, for a connection that has lived for a while.
-cdef void tune_upstream(session_t *session, const pool_t *pool) noexcept nogil
+cdef void tune_upstream(int fd, const pool_t *pool) noexcept nogil
