@@ -1,6 +1,6 @@
 # The access log: lines gathered in memory and written in batches, never at the price of traffic.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from lbcore._proxy cimport endpoint_t
 
@@ -50,16 +50,30 @@ ctypedef struct access_t:       # one per worker
     uint32_t format             # AccessFormat
     int fd                      # -1: none
     uint64_t dropped            # lines, since the worker started
+    uint64_t lines              # written, or gathered to be
     uint64_t flush_at           # ms: when what is gathered must go out; 0: nothing is gathered
-    # what else the implementation needs, such as the cached second, goes here
+    uint32_t limit              # bytes of the longest line
+    uint32_t pause              # ms until a reader that took nothing is tried again; 0: it took all
+    uint8_t way                 # how to write without blocking: a Way of _access.pyx
+    uint8_t torn                # the buffer begins with the rest of a line
+    uint8_t pad[6]
+    int pipe[2]                 # to splice from; -1: not needed
+    int64_t json_second         # what `json_time` says
+    int64_t combined_second
+    char json_time[24]
+    char combined_time[32]
 
-# Takes a descriptor into use (and owns it); -1 ends the log. Returns False without memory. What was
-# gathered is written to the old one first.
+# Takes a descriptor into use (and owns it, whatever happens); -1 ends the log. Returns False without
+# memory or descriptors; then there is no log. What was gathered is written to the old one first.
+# The access_t is all zero before the first call.
 cdef bint access_open(access_t *access, int fd, uint32_t format) noexcept nogil
+
+# Ends the log. The one call that may wait, for a reader, up to a quarter of a second.
 cdef void access_close(access_t *access) noexcept nogil
 
 # Adds a line. Writes when the buffer is nearly full; a line that fits nowhere is dropped, counted.
 cdef void access_line(access_t *access, const record_t *record, uint64_t now_ms) noexcept nogil
 
-# Writes what is gathered. Never blocks: what a pipe does not take stays, for a while.
+# Writes what is gathered. Never blocks: what a pipe does not take stays and is tried again, at
+# `flush_at`; call this when that has come.
 cdef void access_flush(access_t *access, uint64_t now_ms) noexcept nogil

@@ -12,6 +12,13 @@ cdef extern from "<errno.h>" nogil:
         EAGAIN
         EINTR
         EINVAL
+        EIO
+        ENOSPC
+        EPIPE
+        EDQUOT
+        EFBIG
+        ECONNRESET
+        ENOTCONN
         ENOSYS
         EMFILE
         ENFILE
@@ -46,6 +53,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SO_KEEPALIVE
         SO_LINGER
         SHUT_WR
+        MSG_DONTWAIT
         MSG_NOSIGNAL
         MSG_MORE
         MSG_PEEK
@@ -104,8 +112,10 @@ cdef extern from "<sys/epoll.h>" nogil:
 
 cdef extern from "<fcntl.h>" nogil:
     enum:
+        O_APPEND
         O_NONBLOCK
         O_CLOEXEC
+        F_GETFL
         F_GETPIPE_SZ
         F_SETPIPE_SZ
         SPLICE_F_MOVE
@@ -120,7 +130,32 @@ cdef extern from "<fcntl.h>" nogil:
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
     int pipe2(int fds[2], int flags)
+    ssize_t read(int fd, void *data, size_t length)
     ssize_t write(int fd, const void *data, size_t length)
+    int ftruncate(int fd, long length)
+    long lseek(int fd, long offset, int whence)
+    enum:
+        SEEK_CUR
+        SEEK_END
+
+cdef extern from "<sys/stat.h>" nogil:
+    struct stat_t "stat":
+        unsigned st_mode
+        long st_size
+    int fstat(int fd, stat_t *found)
+    bint S_ISCHR(unsigned mode)
+    bint S_ISFIFO(unsigned mode)
+    bint S_ISREG(unsigned mode)
+    bint S_ISSOCK(unsigned mode)
+
+cdef extern from "<poll.h>" nogil:
+    enum:
+        POLLOUT
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    int poll(pollfd *fds, unsigned long count, int timeout)
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -128,4 +163,5 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     enum:
         CLOCK_MONOTONIC
+        CLOCK_REALTIME
     int clock_gettime(int clock, timespec *now)
