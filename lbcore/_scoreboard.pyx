@@ -36,6 +36,11 @@ cdef size_t lay_out(board_t *board, char *base) noexcept nogil:
     at += <size_t> MAX_SEATS * MAX_POOLS * sizeof(pool_counters_t)
     board.sources = <source_entry_t *> (base + at)
     at += <size_t> MAX_SEATS * SOURCE_SLOTS * sizeof(source_entry_t)
+    board.route_counters = <route_counters_t *> (base + at)
+    at += <size_t> MAX_SEATS * MAX_ROUTES * sizeof(route_counters_t)
+    # Of all seats together again.
+    board.rates = <rate_bucket_t *> (base + at)
+    at += <size_t> RATE_SLOTS * sizeof(rate_bucket_t)
     return at
 
 
@@ -146,9 +151,22 @@ END_REASON_NAMES = (
     "connect_failed", "no_backend", "queue_timeout", "queue_full",
     "source_limit", "proxy_malformed", "proxy_timeout", "client_gone", "shutdown", "internal",
 )
+HTTP_END_NAMES = (
+    "ok", "bad_request", "head_timeout", "too_large", "denied", "unauthorized", "limited",
+    "no_backend", "queue_timeout", "queue_full", "connect_failed", "connect_timeout",
+    "empty_answer", "bad_answer", "first_byte", "total", "answer_cut", "client_gone",
+    "client_slow", "shutdown", "internal", "source_limit",
+)
+STATUS_NAMES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 STATE_NAMES = ("up", "down", "ejected", "drain", "gone")
 CAPACITY = {"seats": MAX_SEATS - 1, "backends": MAX_BACKENDS, "pools": MAX_POOLS,
-            "listeners": MAX_LISTENERS}
+            "listeners": MAX_LISTENERS, "routes": MAX_ROUTES}
+SIZES = {"backend_live": sizeof(backend_live_t), "pool_live": sizeof(pool_live_t),
+         "listener_live": sizeof(listener_live_t), "backend_counters": sizeof(backend_counters_t),
+         "listener_counters": sizeof(listener_counters_t),
+         "pool_counters": sizeof(pool_counters_t), "route_counters": sizeof(route_counters_t),
+         "source_entry": sizeof(source_entry_t), "rate_bucket": sizeof(rate_bucket_t),
+         "seat": sizeof(seat_t), "header": sizeof(board_header_t)}
 
 
 class LayoutError(Exception):
@@ -292,14 +310,24 @@ cdef class Scoreboard:
                 memset(self.board.listener_counters + <size_t> seat * MAX_LISTENERS + index, 0,
                        sizeof(listener_counters_t))
 
+    def reset_route(self, row: int) -> None:
+        """Clears a route's row before it is given to another route."""
+        cdef uint32_t seat, index = check(row, MAX_ROUTES)
+        for seat in range(MAX_SEATS):
+            if seat == 0 or load32(&self.board.seats[seat].state) != SEAT_FREE:
+                memset(self.board.route_counters + <size_t> seat * MAX_ROUTES + index, 0,
+                       sizeof(route_counters_t))
+
     # -- totals over all seats
 
     def backend_totals(self, row: int) -> dict:
         """Counters of a backend since its row was given out, over all workers, ended ones too.
 
-        ``connect_us`` is the histogram of connect times, one count per bucket.
+        ``connect_us`` is the histogram of connect times and ``response_us`` that of the times from
+        the end of a request to the first byte of its response: one count per bucket, whose bounds
+        :func:`histogram_bound` knows. ``status`` counts the backend's responses by class.
         """
-        cdef uint32_t seat, bucket, index = check(row, MAX_BACKENDS)
+        cdef uint32_t seat, index = check(row, MAX_BACKENDS)
         cdef backend_counters_t *counters
         cdef backend_counters_t total
         memset(&total, 0, sizeof(total))
@@ -314,11 +342,17 @@ cdef class Scoreboard:
             "refused": total.refused, "timeouts": total.timeouts,
             "early_resets": total.early_resets, "redispatched": total.redispatched,
             "bytes_up": total.bytes_up, "bytes_down": total.bytes_down,
-            "connect_us": [total.connect_us[bucket] for bucket in range(HISTOGRAM_BUCKETS)],
+            "connect_us": histogram(total.connect_us),
+            "requests": total.requests, "status": by_class(total.status),
+            "retries": total.retries, "reused": total.reused,
+            "response_us": histogram(total.response_us),
         }
 
     def listener_totals(self, row: int) -> dict:
-        """Counters of a listener; ``ended`` counts ended connections by reason."""
+        """Counters of a listener.
+
+        ``ended`` counts ended connections by reason, ``http_ended`` the ends of HTTP exchanges.
+        """
         cdef uint32_t seat, reason, index = check(row, MAX_LISTENERS)
         cdef listener_counters_t *counters
         cdef listener_counters_t total
@@ -334,6 +368,27 @@ cdef class Scoreboard:
             "bytes_up": total.bytes_up, "bytes_down": total.bytes_down, "paused": total.paused,
             "ended": {END_REASON_NAMES[reason]: total.ended[reason]
                       for reason in range(END_REASONS)},
+            "requests": total.requests,
+            "http_ended": {name: total.http_ended[reason]
+                           for reason, name in enumerate(HTTP_END_NAMES)},
+        }
+
+    def route_totals(self, row: int) -> dict:
+        """Counters of a route: ``status`` counts what clients were answered, by class.
+
+        ``total_us`` is the histogram of the times that whole exchanges took.
+        """
+        cdef uint32_t seat, index = check(row, MAX_ROUTES)
+        cdef route_counters_t total
+        memset(&total, 0, sizeof(total))
+        for seat in range(MAX_SEATS):
+            if load32(&self.board.seats[seat].state) != SEAT_FREE:
+                add_route(&total,
+                          self.board.route_counters + <size_t> seat * MAX_ROUTES + index)
+        return {
+            "requests": total.requests, "status": by_class(total.status),
+            "retries": total.retries, "bytes_up": total.bytes_up, "bytes_down": total.bytes_down,
+            "total_us": histogram(total.total_us),
         }
 
     def pool_totals(self, row: int) -> dict:
@@ -362,6 +417,8 @@ cdef class Scoreboard:
             "pipes": s.pipes, "accepted": s.accepted, "turns": s.turns,
             "accept_pauses": s.accept_pauses, "accept_errors": s.accept_errors,
             "buffers": s.buffers, "sources_untracked": s.sources_untracked,
+            "idle_upstreams": s.idle_upstreams, "requests": s.requests,
+            "log_dropped": s.log_dropped, "log_lines": s.log_lines, "spool_bytes": s.spool_bytes,
         }
 
     def heartbeat_ms(self, seat: int) -> int:
@@ -379,7 +436,8 @@ cdef class Scoreboard:
                 return seat
         raise LookupError(f"no free seat: {MAX_SEATS - 1} worker processes live already")
 
-    def leave_seat(self, seat: int, backend_rows: int, pool_rows: int, listener_rows: int) -> None:
+    def leave_seat(self, seat: int, backend_rows: int, pool_rows: int, listener_rows: int,
+                   route_rows: int = MAX_ROUTES) -> None:
         """Folds an ended worker's counters into seat 0 and frees its seat.
 
         Connections it still had are taken off the counts of all workers: a crashed worker does
@@ -387,35 +445,38 @@ cdef class Scoreboard:
         looked at.
         """
         cdef uint32_t s = check(seat, MAX_SEATS)
+        cdef board_t *board = &self.board
         cdef uint32_t row
-        cdef backend_counters_t *backend
-        cdef listener_counters_t *listener
-        cdef pool_counters_t *pool
+        cdef backend_counters_t *backend = board.backend_counters + <size_t> s * MAX_BACKENDS
+        cdef listener_counters_t *listener = board.listener_counters + <size_t> s * MAX_LISTENERS
+        cdef pool_counters_t *pool = board.pool_counters + <size_t> s * MAX_POOLS
+        cdef route_counters_t *route = board.route_counters + <size_t> s * MAX_ROUTES
         for row in range(<uint32_t> backend_rows):
-            backend = self.board.backend_counters + <size_t> s * MAX_BACKENDS + row
-            if backend.inflight:
-                take_off(&self.board.backends[row].inflight, backend.inflight)
-            add_backend(self.board.backend_counters + row, backend)
-            memset(backend, 0, sizeof(backend_counters_t))
+            if backend[row].inflight:
+                sub32(&board.backends[row].inflight, backend[row].inflight)
+            if counted(&backend[row], sizeof(backend_counters_t)):
+                add_backend(board.backend_counters + row, &backend[row])
         for row in range(<uint32_t> pool_rows):
-            pool = self.board.pool_counters + <size_t> s * MAX_POOLS + row
-            if pool.inflight:
-                take_off(&self.board.pools[row].inflight, pool.inflight)
-            if pool.waiting:
-                take_off(&self.board.pools[row].waiting, pool.waiting)
-            self.board.pool_counters[row].queued += pool.queued
-            memset(pool, 0, sizeof(pool_counters_t))
+            if pool[row].inflight:
+                sub32(&board.pools[row].inflight, pool[row].inflight)
+            if pool[row].waiting:
+                sub32(&board.pools[row].waiting, pool[row].waiting)
+            board.pool_counters[row].queued += pool[row].queued
         for row in range(<uint32_t> listener_rows):
-            listener = self.board.listener_counters + <size_t> s * MAX_LISTENERS + row
-            if listener.connections:
-                take_off(&self.board.listeners[row].connections, listener.connections)
-            add_listener(self.board.listener_counters + row, listener)
-            memset(listener, 0, sizeof(listener_counters_t))
-        # A hole, not zeros: writing them would take the memory that is to be given back.
-        fallocate(self.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                  <char *> (self.board.sources + <size_t> s * SOURCE_SLOTS) - <char *> self.base,
-                  SOURCE_SLOTS * sizeof(source_entry_t))
-        store32(&self.board.seats[s].state, SEAT_FREE)
+            if listener[row].connections:
+                sub32(&board.listeners[row].connections, listener[row].connections)
+            if counted(&listener[row], sizeof(listener_counters_t)):
+                add_listener(board.listener_counters + row, &listener[row])
+        for row in range(<uint32_t> route_rows):
+            if counted(&route[row], sizeof(route_counters_t)):
+                add_route(board.route_counters + row, &route[row])
+        clear(self, backend, MAX_BACKENDS * sizeof(backend_counters_t))
+        clear(self, pool, MAX_POOLS * sizeof(pool_counters_t))
+        clear(self, listener, MAX_LISTENERS * sizeof(listener_counters_t))
+        clear(self, route, MAX_ROUTES * sizeof(route_counters_t))
+        clear(self, board.sources + <size_t> s * SOURCE_SLOTS,
+              SOURCE_SLOTS * sizeof(source_entry_t))
+        store32(&board.seats[s].state, SEAT_FREE)
 
     def reconcile(self, backend_rows: int, pool_rows: int, listener_rows: int) -> list:
         """Differences between the counts of all workers and the sum of what each one counted.
@@ -488,12 +549,33 @@ cdef uint32_t check(index, uint32_t limit) except? 0xFFFFFFFF:
     return index
 
 
-cdef void take_off(uint32_t *count, uint32_t much) noexcept nogil:
-    sub32(count, much)
+cdef void clear(Scoreboard board, void *start, size_t size) noexcept:
+    """Zeros whole pages. By a hole: writing zeros would take the memory that is to be given back."""
+    if fallocate(board.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                 <char *> start - <char *> board.base, size) < 0:
+        memset(start, 0, size)
+
+
+cdef bint counted(const void *counters, size_t size) noexcept nogil:
+    """Whether a row of counters has anything in it: adding nothing would take memory, too."""
+    cdef const uint64_t *word = <const uint64_t *> counters
+    cdef size_t n
+    for n in range(size // sizeof(uint64_t)):
+        if word[n]:
+            return True
+    return False
+
+
+cdef histogram(const uint32_t *buckets):
+    return [buckets[bucket] for bucket in range(HISTOGRAM_BUCKETS)]
+
+
+cdef by_class(const uint64_t *status):
+    return {name: status[n] for n, name in enumerate(STATUS_NAMES)}
 
 
 cdef void add_backend(backend_counters_t *total, const backend_counters_t *part) noexcept nogil:
-    cdef uint32_t bucket
+    cdef uint32_t bucket, status
     total.connections += part.connections
     total.refused += part.refused
     total.timeouts += part.timeouts
@@ -501,8 +583,14 @@ cdef void add_backend(backend_counters_t *total, const backend_counters_t *part)
     total.redispatched += part.redispatched
     total.bytes_up += part.bytes_up
     total.bytes_down += part.bytes_down
+    total.requests += part.requests
+    total.retries += part.retries
+    total.reused += part.reused
+    for status in range(6):
+        total.status[status] += part.status[status]
     for bucket in range(HISTOGRAM_BUCKETS):
         total.connect_us[bucket] += part.connect_us[bucket]
+        total.response_us[bucket] += part.response_us[bucket]
 
 
 cdef void add_listener(listener_counters_t *total, const listener_counters_t *part) noexcept nogil:
@@ -513,3 +601,18 @@ cdef void add_listener(listener_counters_t *total, const listener_counters_t *pa
     total.bytes_down += part.bytes_down
     for reason in range(END_REASONS):
         total.ended[reason] += part.ended[reason]
+    total.requests += part.requests
+    for reason in range(HTTP_ENDS):
+        total.http_ended[reason] += part.http_ended[reason]
+
+
+cdef void add_route(route_counters_t *total, const route_counters_t *part) noexcept nogil:
+    cdef uint32_t bucket, status
+    total.requests += part.requests
+    total.retries += part.retries
+    total.bytes_up += part.bytes_up
+    total.bytes_down += part.bytes_down
+    for status in range(6):
+        total.status[status] += part.status[status]
+    for bucket in range(HISTOGRAM_BUCKETS):
+        total.total_us[bucket] += part.total_us[bucket]

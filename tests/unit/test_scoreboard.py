@@ -6,7 +6,16 @@ import os
 
 import pytest
 
-from lbcore._scoreboard import LayoutError, Scoreboard, histogram_bound
+from lbcore._scoreboard import (
+    CAPACITY,
+    HTTP_END_NAMES,
+    SIZES,
+    STATUS_NAMES,
+    HttpEnd,
+    LayoutError,
+    Scoreboard,
+    histogram_bound,
+)
 
 
 def test_nobody_can_cut_the_segment_short() -> None:
@@ -70,3 +79,29 @@ def test_rows_outside_the_segment_are_refused() -> None:
     for row in (-1, 16384):
         with pytest.raises(IndexError):
             board.backend(row)
+
+
+def test_rows_have_the_sizes_that_pages_and_cache_lines_are_reckoned_with() -> None:
+    assert SIZES == {
+        "backend_live": 32, "pool_live": 64, "listener_live": 64, "backend_counters": 1024,
+        "listener_counters": 512, "pool_counters": 32, "route_counters": 512, "source_entry": 16,
+        "rate_bucket": 16, "seat": 256, "header": 4096,
+    }
+
+
+def test_every_way_an_exchange_ends_has_its_name() -> None:
+    board = Scoreboard.create()
+    assert list(board.listener_totals(0)["http_ended"]) == list(HTTP_END_NAMES)
+    for end in HttpEnd:
+        if end is not HttpEnd.HTTP_ENDS:
+            assert HTTP_END_NAMES[end] == end.name.removeprefix("HTTP_").lower()
+
+
+def test_totals_begin_at_nothing() -> None:
+    board = Scoreboard.create()
+    route = board.route_totals(CAPACITY["routes"] - 1)
+    assert route["requests"] == 0
+    assert list(route["status"]) == list(STATUS_NAMES)
+    assert sum(route["total_us"]) == sum(board.backend_totals(0)["response_us"]) == 0
+    with pytest.raises(IndexError):
+        board.route_totals(CAPACITY["routes"])
