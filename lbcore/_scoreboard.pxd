@@ -123,7 +123,7 @@ ctypedef struct backend_counters_t:     # 1024 bytes
     uint64_t retries                # exchanges that went on to another backend after a response
     uint64_t reused                 # exchanges on a connection that was there already
     uint32_t response_us[96]        # from the end of the request to the response's first byte
-    uint64_t spare[7]
+    uint64_t spare[15]
 
 ctypedef struct listener_counters_t:    # 512 bytes
     uint32_t connections            # open now
@@ -181,14 +181,16 @@ ctypedef struct seat_t:             # 256 bytes
     uint64_t log_dropped            # lines that the access log could not take
     uint64_t log_lines
     uint64_t spool_bytes            # of buffered bodies, in memory and files
-    uint64_t spare[17]
+    uint64_t spare[18]
 
 ctypedef struct board_header_t:     # 4096 bytes
     uint64_t magic
     uint32_t layout
     uint32_t size_kib
-    uint64_t secret[2]              # keys the source table
-    uint64_t spare[508]
+    uint64_t secret[2]              # keys the tables of sources and of rates
+    uint64_t rates_forgotten        # atomic: buckets that made room for others before their time
+    uint64_t spare[251]
+    uint64_t rate_locks[256]        # CLOCK_MONOTONIC in us when taken, or 0: see _rate.pyx
 
 ctypedef struct board_t:            # pointers into the mapping
     board_header_t *header
