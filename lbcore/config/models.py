@@ -11,85 +11,37 @@ prints; durations become milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    PlainSerializer,
-    StringConstraints,
-    WithJsonSchema,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from lbcore.config import values
+from lbcore.config.fields import (
+    BindText,
+    Count,
+    Duration,
+    Line,
+    Mode,
+    Name,
+    OrString,
+    PositiveDuration,
+    Share,
+    StatusRange,
+    Table,
+    absolute,
+    as_written,
+    duration_schema,
+    duration_text,
+    key,
+    reading,
+)
 from lbcore.config.values import BadValue
 
-MAX_COUNT = 2**31 - 1            # workers count in 32 bits
 MAX_WORKERS = 64                 # half of the scoreboard's seats: old workers drain beside new ones
 LEAST_HANG_MS = 2000             # an idle worker wakes once a second to show that it lives
 MAX_LISTENERS = 1024             # rows of the scoreboard, as the two below
 MAX_POOLS = 4096
 MAX_BACKENDS = 16384
-
-T = TypeVar("T")
-
-
-def key(default: Any, description: str, unit: str, **limits: Any) -> Any:
-    """A key of a table: its default (``...`` for none), meaning, unit and limits.
-
-    ``unit`` is what a number counts, or what a string is: a name, an address, a path.
-    """
-    has_value = default is not ... and default is not None
-    return Field(
-        default,
-        description=description,
-        json_schema_extra={"x-unit": unit},
-        validate_default=has_value,
-        **limits,
-    )
-
-
-def _reading(parse: Callable[[Any], T]) -> Callable[[Any], T]:
-    """``parse`` with its ``BadValue`` turned into an error that pydantic collects."""
-
-    def read(value: Any) -> T:
-        try:
-            return parse(value)
-        except BadValue as bad:
-            raise PydanticCustomError(
-                "bad_value", "{message}", {"message": bad.message, "hint": bad.hint}
-            ) from None
-
-    return read
-
-
-def _as_written(parse: Callable[[str], object]) -> AfterValidator:
-    """Keeps the string, once ``parse`` accepts it."""
-
-    def keep(text: str) -> str:
-        parse(text)
-        return text
-
-    return AfterValidator(_reading(keep))
-
-
-class _OrString:
-    """Tells the JSON Schema that a single string stands for the whole value."""
-
-    def __init__(self, description: str) -> None:
-        self.description = description
-
-    def __get_pydantic_json_schema__(
-        self, core: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string", "description": self.description}, handler(core)]}
 
 
 def _workers(value: object) -> object:
@@ -99,66 +51,17 @@ def _workers(value: object) -> object:
     raise BadValue(f"{value!r} is not a number of workers", f'"auto", or 1 to {MAX_WORKERS}')
 
 
-def _absolute(text: str) -> str:
-    if not text.startswith("/") or "\0" in text:
-        raise BadValue(f'"{text}" is not an absolute path', "start it with /")
-    return text
-
-
 def _log_path(text: str) -> str:
-    return text if text == "-" else _absolute(text)
+    return text if text == "-" else absolute(text)
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$"
-Name = Annotated[str, StringConstraints(pattern=NAME)]
-Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
-_duration_text = PlainSerializer(values.format_duration, return_type=str)
-_duration_schema = WithJsonSchema(
-    {
-        "type": "string",
-        "pattern": r"^(0|[0-9]+(\.[0-9]+)?(ms|s|m|h|d))$",
-        "examples": ["500ms", "2s", "5m"],
-    }
-)
-Duration = Annotated[
-    int, BeforeValidator(_reading(values.parse_duration)), _duration_text, _duration_schema
-]
-PositiveDuration = Annotated[
-    int,
-    BeforeValidator(_reading(lambda value: values.parse_duration(value, least_ms=1))),
-    _duration_text,
-    _duration_schema,
-]
-Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
-Share = Annotated[float, Field(ge=0, le=1)]
-BindText = Annotated[str, _as_written(values.parse_bind)]
 Workers = Annotated[
     int | Literal["auto"],
-    BeforeValidator(_reading(_workers)),
+    BeforeValidator(reading(_workers)),
     WithJsonSchema(
         {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}
     ),
 ]
-Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{3}$")]
-StatusRange = Annotated[
-    tuple[int, int],
-    BeforeValidator(_reading(values.parse_status)),
-    PlainSerializer(lambda pair: "-".join(map(str, dict.fromkeys(pair))), return_type=str),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "integer", "minimum": 100, "maximum": 599},
-                {"type": "string", "pattern": r"^[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?$"},
-            ]
-        }
-    ),
-]
-
-
-class Table(BaseModel):
-    """What every table has in common: no unknown keys, no guessing between types."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Process(Table):
@@ -184,7 +87,7 @@ class Process(Table):
         "Workers become this group when lbcore starts as root. Empty: the main group of `user`.",
         "group name",
     )
-    pid_file: Annotated[Line, _as_written(lambda text: text and _absolute(text))] = key(
+    pid_file: Annotated[Line, as_written(lambda text: text and absolute(text))] = key(
         "", "File to write the process number of the supervisor to. Empty: none.", "absolute path"
     )
     pin_cpus: bool = key(True, "Whether each worker stays on a CPU of its own.", "switch")
@@ -199,10 +102,10 @@ class Process(Table):
     hang_timeout: Annotated[
         int,
         BeforeValidator(
-            _reading(lambda value: values.parse_duration(value, least_ms=LEAST_HANG_MS))
+            reading(lambda value: values.parse_duration(value, least_ms=LEAST_HANG_MS))
         ),
-        _duration_text,
-        _duration_schema,
+        duration_text,
+        duration_schema,
     ] = key(
         "10s",
         "A worker that shows no sign of life for so long is killed and replaced. "
@@ -214,7 +117,7 @@ class Process(Table):
 class Admin(Table):
     """Where the commands reach the running instance."""
 
-    listen: Annotated[str, _as_written(values.parse_bind)] | None = key(
+    listen: Annotated[str, as_written(values.parse_bind)] | None = key(
         None,
         "Address of the control API. Absent: `unix:/run/lbcore/admin.sock` for root, otherwise "
         "`lbcore/admin.sock` in `$XDG_RUNTIME_DIR`, or `/tmp/lbcore-UID/admin.sock` without one.",
@@ -229,7 +132,7 @@ class Log(Table):
         "info", "The least important messages that are written.", "level"
     )
     format: Literal["text", "json"] = key("text", "Lines for people or for machines.", "format")
-    path: Annotated[Line, _as_written(_log_path)] = key(
+    path: Annotated[Line, as_written(_log_path)] = key(
         "-", '"-" is standard error; otherwise a file, opened again at SIGUSR1.', "absolute path"
     )
 
@@ -242,7 +145,7 @@ class Listener(Table):
         list[BindText],
         Field(min_length=1, max_length=256),
         BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-        _OrString("one address"),
+        OrString("one address"),
     ] = key(
         ...,
         'Addresses to listen on: "IP:PORT", "[IPv6]:PORT" or "unix:/PATH"; one string, or a list.',
@@ -286,7 +189,7 @@ class Listener(Table):
         "says who the real client is.",
         "switch",
     )
-    proxy_trusted: list[Annotated[str, _as_written(values.parse_network)]] = key(
+    proxy_trusted: list[Annotated[str, as_written(values.parse_network)]] = key(
         [],
         "Networks whose connections begin with a PROXY header; others are plain clients. "
         "Empty: every connection must begin with one.",
@@ -329,7 +232,7 @@ class Listener(Table):
 class Backend(Table):
     """One server of a pool. A string is short for a table with only `address`."""
 
-    address: Annotated[str, _as_written(values.parse_backend)] = key(
+    address: Annotated[str, as_written(values.parse_backend)] = key(
         ...,
         'Where it listens: "IP:PORT", "[IPv6]:PORT", "NAME:PORT" or "unix:/PATH". '
         "Names are resolved when the configuration is loaded.",
@@ -453,7 +356,7 @@ class Pool(Table):
         Annotated[
             Backend,
             BeforeValidator(lambda value: {"address": value} if isinstance(value, str) else value),
-            _OrString("the address"),
+            OrString("the address"),
         ]
     ] = key([], "The servers: addresses, or tables with the keys below.", "backends")
     demo: int = key(
@@ -510,7 +413,7 @@ class Pool(Table):
         "is. They must expect it.",
         "version",
     )
-    source: Annotated[str, _as_written(values.parse_source)] | None = key(
+    source: Annotated[str, as_written(values.parse_source)] | None = key(
         None,
         "Local address that upstream connections come from. Absent: the system picks.",
         "IP address",
