@@ -8,6 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
     PLAN_LAYOUT = 2
+    NO_INDEX = 0xFFFFFFFF       # of a pool or an expression, where there is none
 
 cpdef enum Algorithm:
     ROUND_ROBIN = 0
@@ -84,7 +85,7 @@ ctypedef struct pool_t:
 
 ctypedef struct listener_t:
     uint32_t row
-    uint32_t pool               # index
+    uint32_t pool               # index; NO_INDEX: none, its routes say (http only)
     uint32_t flags              # ListenerFlag
     uint32_t max_connections
     uint32_t max_per_source
@@ -222,20 +223,20 @@ ctypedef struct route_t:
     uint32_t flags              # RouteFlag
     uint16_t action             # RouteAction
     uint16_t status             # of a redirect or a fixed response
-    uint32_t pool               # index; ACTION_POOL
+    uint32_t pool               # index; ACTION_POOL, else NO_INDEX
     text_t name
     # -- what it matches
     text_t host                 # in lower case; "*.example.com" for a wildcard; size 0: any
     uint16_t path_kind          # PathKind
     uint16_t pad
-    uint32_t path_regex         # index of the expression
+    uint32_t path_regex         # index of the expression, else NO_INDEX
     text_t path
     span_t methods              # text_t[]; count 0: any
     span_t headers              # match_t[]
     span_t queries              # match_t[]
     # -- what it does to requests and responses
     uint32_t strip_prefix       # bytes of the path that the backend does not see
-    uint32_t rewrite_regex      # index, where `rewrite` has segments
+    uint32_t rewrite_regex      # index, where `rewrite` has captures; else NO_INDEX
     span_t rewrite              # segment_t[]: the new path; count 0: it stays
     span_t location             # segment_t[]: of a redirect
     text_t type                 # Content-Type of a fixed response

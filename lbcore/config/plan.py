@@ -11,13 +11,24 @@ running instance, which keeps a row for as long as something of the same key liv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Balance = Literal["round_robin", "least_conn", "random", "consistent"]
 HashKind = Literal["maglev", "ketama"]
-HashOn = Literal["source_ip"]
+HashOn = Literal["source_ip", "header", "cookie", "query", "path", "uri"]
 ProxyVersion = Literal[0, 1, 2]
+PathKind = Literal["any", "exact", "prefix", "regex"]
+MatchKind = Literal["present", "equal", "prefix", "regex"]
+FieldAction = Literal["set", "add", "remove"]
+RateKey = Literal["source", "header", "cookie", "route"]
+Forwarded = Literal["none", "x-forwarded", "rfc7239", "both"]
+SameSite = Literal["", "Lax", "Strict", "None"]
+Part = Literal[
+    "text", "client_ip", "client_port", "host", "port", "method", "scheme", "path", "query", "uri",
+    "request_id", "listener", "route", "pool", "backend", "header", "cookie", "capture", "tail",
+]
+NO_POOL = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +90,29 @@ class EjectionPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class StickyPlan:
+    """How clients of an http pool stay with their backend."""
+
+    cookie: str
+    mode: Literal["insert", "learn"] = "insert"
+    key: bytes = b""             # 16 bytes that sign inserted cookies; b"" in mode "learn"
+    attributes: str = "; Path=/; HttpOnly; SameSite=Lax"     # of inserted cookies
+
+
+@dataclass(frozen=True, slots=True)
+class PoolHttpPlan:
+    """What only http listeners need of a pool."""
+
+    keepalive_idle_ms: int = 60_000      # 0: connections are not kept
+    keepalive_connections: int = 64      # kept, per worker and backend
+    retry_share: float = 0.2             # of requests that may be retries; 0: none
+    failure_statuses: tuple[int, ...] = (500, 502, 503, 504)     # count for ejection
+    slow_ms: int = 0                     # a later first byte counts for ejection; 0: never
+    hash_name: str = ""                  # with hash_on header, cookie or query
+    sticky: StickyPlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PoolPlan:
     """A named set of backends and how one of them is picked."""
 
@@ -104,6 +138,129 @@ class PoolPlan:
     health: HealthPlan | None = None
     ejection: EjectionPlan = field(default_factory=EjectionPlan)
     demo: int = 0                # demonstration backends that lbcore runs itself
+    http: PoolHttpPlan = field(default_factory=PoolHttpPlan)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a template: text as it is, or what it stands for."""
+
+    part: Part
+    text: str = ""               # of "text"; the name in lower case of "header"; that of "cookie"
+    number: int = 0              # of "capture"
+
+
+Template = tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldPlan:
+    """A change to the header fields of a message."""
+
+    action: FieldAction
+    name: str
+    value: Template = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MatchPlan:
+    """A condition on a header field or a query parameter."""
+
+    name: str                    # in lower case for header fields
+    kind: MatchKind = "present"
+    value: str = ""
+    negated: bool = False        # also true where there is none of that name
+
+
+@dataclass(frozen=True, slots=True)
+class RatePlan:
+    """How many requests may pass a route: a bucket of ``burst``, refilled steadily."""
+
+    interval_us: int             # for one request
+    burst: int
+    by: RateKey = "source"
+    name: str = ""               # of the header field (in lower case) or the cookie
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """Which requests, and what becomes of them.
+
+    A route of the file with several hosts is several of these, with one name.
+    """
+
+    name: str
+    # -- what it matches
+    host: str = ""                       # in lower case; "*.example.com" for a wildcard; "": any
+    path_kind: PathKind = "any"
+    path: str = ""                       # normalised; a regular expression for "regex"
+    methods: tuple[str, ...] = ()        # empty: any
+    headers: tuple[MatchPlan, ...] = ()
+    queries: tuple[MatchPlan, ...] = ()
+    # -- what becomes of it
+    action: Literal["pool", "redirect", "respond"] = "pool"
+    pool: int = NO_POOL                  # index into Plan.pools, with action "pool"
+    status: int = 0                      # of a redirect or a fixed response
+    location: Template = ()              # of a redirect
+    type: str = ""                       # Content-Type of a fixed response
+    body: bytes = b""
+    strip_prefix: bool = False           # the backend does not see `path`, up to its last slash
+    rewrite: Template = ()               # the path that the backend sees; empty: the client's
+    request_fields: tuple[FieldPlan, ...] = ()   # in this order
+    response_fields: tuple[FieldPlan, ...] = ()
+    # -- who may enter
+    allow: tuple[str, ...] = ()          # CIDR; empty: everybody
+    deny: tuple[str, ...] = ()           # CIDR; goes first
+    users: tuple[tuple[str, str], ...] | None = None     # (name, crypt(5) hash); None: everybody
+    realm: str = ""
+    rate: RatePlan | None = None
+    # -- limits
+    max_body: int = 100 * 2**20
+    body_timeout_ms: int = 30_000
+    first_byte_timeout_ms: int = 60_000
+    read_timeout_ms: int = 60_000
+    send_timeout_ms: int = 60_000
+    total_timeout_ms: int = 0
+    tunnel_timeout_ms: int = 3_600_000
+    buffer_request: bool = True
+    buffer_response: bool = True
+    request_memory: int = 64 * 2**10
+    response_memory: int = 256 * 2**10
+    response_disk: int = 2**30
+    # -- retries
+    retry_attempts: int = 3              # in all, the first included
+    retry_statuses: tuple[int, ...] = () # 429, 500..562
+    retry_unsafe: bool = False
+    origin: int = -1                     # index of its [[listener.route]]; -1: none of the file
+
+
+@dataclass(frozen=True, slots=True)
+class PagePlan:
+    """An error page of the user's own."""
+
+    status: int                  # 0: every status that has none
+    kind: Literal["text", "html", "json"]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpPlan:
+    """What only an http listener has."""
+
+    routes: tuple[RoutePlan, ...] = ()   # most specific first
+    default: RoutePlan | None = None     # takes what is left; None: as default_route says
+    head_timeout_ms: int = 10_000
+    keepalive_timeout_ms: int = 75_000
+    max_requests: int = 0
+    max_head: int = 32 * 2**10
+    max_fields: int = 100
+    trusted: tuple[str, ...] = ()        # CIDR
+    forwarded: Forwarded = "x-forwarded"
+    request_id: bool = True
+    via: str = "lbcore"                  # "": no Via
+    underscores: bool = False
+    abort_on_close: bool = False
+    pages: tuple[PagePlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +269,8 @@ class ListenerPlan:
 
     name: str
     binds: tuple[Address, ...]
-    pool: int                    # index into Plan.pools
-    protocol: Literal["tcp"] = "tcp"
+    pool: int                    # index into Plan.pools; NO_POOL only with protocol "http"
+    protocol: Literal["tcp", "http"] = "tcp"
     backlog: int = 4096
     max_connections: int = 0             # over all workers
     max_connections_per_source: int = 0  # over all workers
@@ -127,6 +284,21 @@ class ListenerPlan:
     keepalive: bool = True
     tcp_user_timeout_ms: int = 30_000
     unix_mode: int = 0o666               # permissions of unix sockets
+    http: HttpPlan | None = None         # with protocol "http", and then never None once made
+
+    def __post_init__(self) -> None:
+        """An http listener has all that belongs to one: also a route for what no other takes."""
+        http = self.http or (HttpPlan() if self.protocol == "http" else None)
+        if http is not None and http.default is None:
+            http = replace(http, default=default_route(self.pool))
+        object.__setattr__(self, "http", http)
+
+
+def default_route(pool: int) -> RoutePlan:
+    """The route for what no other takes: to a pool, or a 404."""
+    if pool == NO_POOL:
+        return RoutePlan("none", action="respond", status=404)
+    return RoutePlan("default", pool=pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +308,8 @@ class LogPlan:
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
     path: str = "-"              # "-" is standard error
+    access: str = ""             # the access log: a path, "-" for standard output, "" for none
+    access_format: Literal["json", "combined"] = "json"
 
 
 @dataclass(frozen=True, slots=True)

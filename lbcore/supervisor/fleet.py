@@ -70,7 +70,7 @@ class Fleet:
 
     def __init__(
         self, board: Scoreboard, board_number: int, bell: int, table: SocketTable,
-        instance: Instance, log: Log, rows_in_use: Callable[[], tuple[int, int, int]],
+        instance: Instance, log: Log, rows_in_use: Callable[[], tuple[int, int, int, int]],
     ) -> None:
         self.board = board
         self.board_number = board_number

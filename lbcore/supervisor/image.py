@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from lbcore._plan import build_image, sockaddr
+from lbcore._plan import ACCESS_FORMATS, build_image, sockaddr
 from lbcore._tables import ketama_ring, maglev_table
 from lbcore.config.plan import Address, BackendPlan, Plan, PoolPlan
 from lbcore.health import Member, PoolRows
@@ -31,11 +31,18 @@ class Rows:
     listeners: Mapping[Key, int]
     pools: Mapping[Key, int]
     backends: Mapping[Key, int]
+    routes: Mapping[Key, int] = field(default_factory=dict)
 
 
 def listener_keys(plan: Plan) -> list[Key]:
     """What identifies the listeners of a plan."""
     return [(listener.name,) for listener in plan.listeners]
+
+
+def route_keys(plan: Plan) -> list[Key]:
+    """What identifies the routes of a plan: the listener's name and their own."""
+    return [(listener.name, route.name) for listener in plan.listeners if listener.http
+            for route in (*listener.http.routes, listener.http.default) if route]
 
 
 def pool_keys(plan: Plan) -> list[Key]:
@@ -106,7 +113,9 @@ def build(version: int, plan: Plan, rows: Rows, pools: Sequence[PoolRows], weigh
             _table(pool.plan, primaries, weights), _table(pool.plan, backups, weights),
         ))
     listeners = [(rows.listeners[(listener.name,)], listener) for listener in plan.listeners]
-    return build_image(version, plan.max_pipes, listeners, images)
+    routes = {(listener, route): row for (listener, route), row in rows.routes.items()}
+    return build_image(version, plan.max_pipes, listeners, images, routes,
+                       ACCESS_FORMATS[plan.log.access_format] if plan.log.access else 0)
 
 
 def without_listeners(plan: Plan) -> Plan:

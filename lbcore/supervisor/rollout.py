@@ -30,6 +30,9 @@ from lbcore.supervisor.rows import RowTable
 # Beyond the time for which a connection of the old plan may still look for a backend. Also longer
 # than the health monitor takes to mark rows of backends that are gone.
 ROW_HOLD = 15.0
+# Exchanges are counted when they end. One that takes longer after its route has left the plan (a
+# tunnel, most likely) may be counted on the route that has the row then.
+ROUTE_HOLD = 600.0
 LEAK_SIGHTINGS = 10          # the same difference, seconds apart, is no connection in between
 
 
@@ -49,6 +52,7 @@ class Rollout:
         self.listeners = RowTable("listener", CAPACITY["listeners"])
         self.pools = RowTable("pool", CAPACITY["pools"])
         self.backends = RowTable("backend", CAPACITY["backends"])
+        self.routes = RowTable("route", CAPACITY["routes"])
         self.weights: dict[tuple[str, str], int] = {}    # an operator's, by pool and backend
         self.version = 0
         self.plan: Plan | None = None
@@ -57,9 +61,13 @@ class Rollout:
         self.applied_at = datetime.now(UTC)
         self._leaks: Counter[tuple[str, int, int]] = Counter()
 
-    def rows_in_use(self) -> tuple[int, int, int]:
-        """Rows of backends, pools and listeners that were ever used."""
-        return self.backends.high, self.pools.high, self.listeners.high
+    def row_tables(self) -> tuple[RowTable, ...]:
+        """All of them, for keeping over an upgrade."""
+        return self.listeners, self.pools, self.backends, self.routes
+
+    def rows_in_use(self) -> tuple[int, int, int, int]:
+        """Rows of backends, pools, listeners and routes that were ever used."""
+        return self.backends.high, self.pools.high, self.listeners.high, self.routes.high
 
     def look_at_host(self, plan: Plan, source: Source) -> None:
         """Raises ConfigError when this machine has something against a plan.
@@ -85,6 +93,7 @@ class Rollout:
             self.listeners.assign(image.listener_keys(plan)),
             self.pools.assign(image.pool_keys(plan)),
             self.backends.assign(image.backend_keys(plan)),
+            self.routes.assign(image.route_keys(plan)),
         )
         made = self.table.open_missing(plan, slots)
         try:
@@ -155,7 +164,8 @@ class Rollout:
             self.weights[pool, backend] = weight
         if found.balance != "consistent" or self.plan is None:
             return []
-        rows = image.Rows(self.listeners.live, self.pools.live, self.backends.live)
+        rows = image.Rows(self.listeners.live, self.pools.live, self.backends.live,
+                          self.routes.live)
         fd = image.build(self.version + 1, self.plan, rows, self.members, self.weights)
         self.version += 1
         self.fleet.set_plan(self.version, fd, self.plan)
@@ -169,7 +179,8 @@ class Rollout:
         self.backends.release(now, lambda row: board.inflight(row) == 0, board.reset_backend)
         self.pools.release(now, self._pool_idle, board.reset_pool)
         self.listeners.release(now, self._listener_idle, board.reset_listener)
-        found = board.reconcile(*self.rows_in_use())
+        self.routes.release(now, lambda row: True, board.reset_route)
+        found = board.reconcile(*self.rows_in_use()[:3])
         self._leaks = Counter({leak: self._leaks[leak] + 1 for leak in found})
         for (kind, row, excess), sightings in list(self._leaks.items()):
             if sightings >= LEAK_SIGHTINGS:
@@ -192,6 +203,7 @@ class Rollout:
         self.listeners.commit(dict(rows.listeners), now, hold)
         self.pools.commit(dict(rows.pools), now, hold)
         self.backends.commit(dict(rows.backends), now, hold)
+        self.routes.commit(dict(rows.routes), now, ROUTE_HOLD)
 
     def _weights_in(self, plan: Plan) -> dict[tuple[str, str], int]:
         there = {(pool.name, backend.name) for pool in plan.pools for backend in pool.backends}

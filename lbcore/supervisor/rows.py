@@ -26,7 +26,7 @@ class Retired:
 
 @dataclass
 class RowTable:
-    """Rows of one kind: backends, pools or listeners."""
+    """Rows of one kind: backends, pools, listeners or routes."""
 
     kind: str
     capacity: int

@@ -96,7 +96,7 @@ class Supervisor:
             raise RuntimeError("no plan is in force yet")
         return self.rollout.plan
 
-    def _rows_in_use(self) -> tuple[int, int, int]:
+    def _rows_in_use(self) -> tuple[int, int, int, int]:
         return self.rollout.rows_in_use()
 
     # -- starting

@@ -157,8 +157,7 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
         "admin": passed(admin.fileno()) if admin is not None else -1,
         "plan_version": rollout.version, "resolved": rollout.resolved,
         "weights": [[pool, backend, weight] for (pool, backend), weight in rollout.weights.items()],
-        "rows": {rows.kind: rows.export()
-                 for rows in (rollout.listeners, rollout.pools, rollout.backends)},
+        "rows": {rows.kind: rows.export() for rows in rollout.row_tables()},
         "health": supervisor.monitor.export(),
         "sockets": [{"id": member.id, "bind": asdict(group.bind), "slot": member.slot,
                      "server": member.server, "fd": passed(member.sock.fileno())}
@@ -239,7 +238,7 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
     rollout.resolved = state["resolved"]
     rollout.weights = {(pool, backend): weight for pool, backend, weight in state["weights"]}
     if same_board:
-        for rows in (rollout.listeners, rollout.pools, rollout.backends):
+        for rows in rollout.row_tables():
             rows.restore(state["rows"][rows.kind])
     supervisor.demos.restore(state["demos"])
     supervisor.monitor.restore(state["health"])

@@ -55,6 +55,7 @@ class WorkerHarness:
         self.version = 0
         self.rows = 0               # of backends in the latest image
         self.max_pipes = 64         # of plans that image() builds
+        self.access_format = 0      # of them too: an AccessFormat
         self.sockets: dict[int, socket.socket] = {}
         board = os.dup(self.scoreboard.fd)
         passed = [theirs.fileno(), board, door.fileno(), self.bell]
@@ -135,7 +136,8 @@ class WorkerHarness:
                         else _tables.ketama_ring([b.label for b in part], weights))
             entries.append((pool_row, pool, members, tables[0], tables[1]))
         self.rows = row
-        return _plan.build_image(self.version, self.max_pipes, list(enumerate(listeners)), entries)
+        return _plan.build_image(self.version, self.max_pipes, list(enumerate(listeners)), entries,
+                                 access_format=self.access_format)
 
     def apply(self, listeners: Sequence[ListenerPlan], pools: Sequence[PoolPlan],
               sockets: Sequence[tuple[int, int]]) -> dict[str, Any]:
