@@ -63,8 +63,9 @@ ctypedef struct access_t:       # one per worker
     char json_time[24]
     char combined_time[32]
 
-# Takes a descriptor into use (and owns it, whatever happens); -1 ends the log. Returns False without
-# memory or descriptors; then there is no log. What was gathered is written to the old one first.
+# Takes a descriptor into use (and owns it, whatever happens); -1 ends the log. Returns False
+# without memory or descriptors; then there is no log. What was gathered is written to the old one
+# first.
 # The access_t is all zero before the first call.
 cdef bint access_open(access_t *access, int fd, uint32_t format) noexcept nogil
 
