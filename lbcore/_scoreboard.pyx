@@ -550,7 +550,7 @@ cdef uint32_t check(index, uint32_t limit) except? 0xFFFFFFFF:
 
 
 cdef void clear(Scoreboard board, void *start, size_t size) noexcept:
-    """Zeros whole pages. By a hole: writing zeros would take the memory that is to be given back."""
+    """Zeros whole pages. By a hole: writing zeros takes the memory that is to be given back."""
     if fallocate(board.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                  <char *> start - <char *> board.base, size) < 0:
         memset(start, 0, size)
