@@ -29,16 +29,18 @@ cpdef enum TargetForm:
 
 cpdef enum Framing:
     BODY_NONE = 0
-    BODY_LENGTH = 1             # head_t.length bytes
+    BODY_LENGTH = 1             # head_t.length bytes; may be 0, when Content-Length says so
     BODY_CHUNKED = 2
     BODY_CLOSE = 3              # responses: until the connection ends
 
 cpdef enum HeadFlag:
     HEAD_KEEP_ALIVE = 1         # another message may follow on this connection
-    HEAD_UPGRADE = 2            # Connection names upgrade, and there is an Upgrade field
+    HEAD_UPGRADE = 2            # Connection names upgrade, and there is an Upgrade field, in HTTP/1.1;
+                                # never for h2c, behind which a tunnel would hide requests
     HEAD_EXPECT = 4             # Expect: 100-continue, in HTTP/1.1
     HEAD_TRAILERS = 8           # TE: trailers
     HEAD_LENGTH_GIVEN = 16      # Content-Length was there, whatever the framing (HEAD, 304)
+    HEAD_EXPECT_OTHER = 32      # Expect asks for something else, in HTTP/1.1: 417
 
 # Fields that lbcore acts on. A field of another name is FIELD_OTHER.
 cpdef enum FieldId:
@@ -95,7 +97,8 @@ ctypedef struct head_t:         # of a request, a response or trailers; scratch,
     uint8_t framing             # Framing
     uint8_t method              # Method
     uint8_t form                # TargetForm
-    uint16_t method_size        # the method stands at offset 0
+    uint16_t method_size        # the method stands at offset `start`
+    uint32_t start              # 0; 2 behind an empty line
     uint64_t length             # of the body; BODY_LENGTH, or given for HEAD and 304
     uint32_t target             # as it was sent
     uint32_t target_size
