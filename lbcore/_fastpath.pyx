@@ -10,6 +10,7 @@
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
+from lbcore._access cimport access_close, access_flush, access_open
 from lbcore._balance cimport picker_free, picker_init
 from lbcore._loop cimport (
     NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS, SEEK_SESSION,
@@ -225,6 +226,8 @@ cdef int time_to_sleep(const loop_t *loop, uint64_t until) noexcept nogil:
         sleep = sooner(loop, loop.resume_at, sleep)
     if loop.queue_at:
         sleep = sooner(loop, loop.queue_at, sleep)
+    if loop.access.flush_at:
+        sleep = sooner(loop, loop.access.flush_at, sleep)
     if until:
         sleep = sooner(loop, until, sleep)
     return sleep
@@ -285,6 +288,9 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
         loop.notices |= NOTICE_RESUMED
     loop.seat.pipes = loop.relay.pipes_open - loop.relay.pipes_free
     loop.seat.buffers = loop.relay.buffers
+    if loop.access.flush_at and loop.access.flush_at <= loop.now:
+        access_flush(&loop.access, loop.now)
+    count_lines(loop)
     if loop.draining and loop.sessions == 0 and loop.acceptors == NULL:
         woken |= WAKE_DRAINED
     if loop.notices:
@@ -294,6 +300,11 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
         if loop.notices:
             woken |= WAKE_NOTICE
     return woken
+
+
+cdef inline void count_lines(loop_t *loop) noexcept nogil:
+    loop.seat.log_lines = loop.access.lines
+    loop.seat.log_dropped = loop.access.dropped
 
 
 # ---- the Python shell's door -------------------------------------------------------------------
@@ -338,6 +349,8 @@ cdef class Loop:
         cdef chunk_t *chunk
         if loop.epoll >= 0:
             self.end_all()
+            access_close(&loop.access)
+            count_lines(loop)
         while loop.acceptors != NULL:
             acceptor_close(loop, loop.acceptors)
         if loop.plan != NULL:
@@ -400,6 +413,14 @@ cdef class Loop:
         """Stops watching ``fd``; not an error when it was not watched."""
         cdef epoll_event event
         epoll_ctl(self.loop.epoll, EPOLL_CTL_DEL, fd, &event)
+
+    def access(self, fd: int, format: int) -> None:
+        """Where lines of the access log go from now on, and an AccessFormat; -1: nowhere.
+
+        Owns ``fd``, whatever happens. Raises MemoryError, and there is no log then.
+        """
+        if not access_open(&self.loop.access, fd, format):
+            raise MemoryError("no memory or descriptors for the access log")
 
     def add_socket(self, id: int, fd: int, is_unix: bool) -> None:
         """Takes over a listening socket; it is served once a plan names it."""
