@@ -21,10 +21,13 @@ import sys
 import time
 from typing import Any
 
+from lbcore._access import AccessFormat
 from lbcore._fastpath import Loop, Wake
 from lbcore._scoreboard import Scoreboard
 
 CONTROL, DOOR = 0, 1            # numbers of the watched descriptors
+FORMATS = {"none": AccessFormat.ACCESS_NONE, "json": AccessFormat.ACCESS_JSON,
+           "combined": AccessFormat.ACCESS_COMBINED}
 MAX_PACKET = 65536
 MAX_DESCRIPTORS = 250           # the kernel's limit is 253 a message
 LISTED_AT_ONCE = 200
@@ -153,6 +156,11 @@ class Worker:
                 self.loop.apply(descriptors[0], pairs)
                 self.forget_closed()
                 self.say({"op": "applied", "id": request, "version": self.loop.version})
+            elif op == "access":
+                form = FORMATS[message["format"]]
+                fd = descriptors[0] if form else -1
+                descriptors = descriptors[1:] if form else descriptors      # the loop owns it
+                self.loop.access(fd, form)
             elif op == "release":
                 self.loop.release([int(number) for number in message["sockets"]])
                 self.forget_closed()

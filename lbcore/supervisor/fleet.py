@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from lbcore._scoreboard import Scoreboard
 from lbcore.config.plan import Plan
+from lbcore.supervisor.access_log import AccessLog
 from lbcore.supervisor.backoff import Backoff
 from lbcore.supervisor.channel import ChannelClosed, Message, WorkerRefused
 from lbcore.supervisor.groups import SocketTable
@@ -79,6 +80,7 @@ class Fleet:
         self.instance = instance
         self.log = log
         self.settings = Settings()
+        self.access = AccessLog(log)
         self.slots: dict[int, Slot] = {}
         self.starting: set[Worker] = set()
         self.orphans: set[Worker] = set()            # of an earlier supervisor, serving still
@@ -103,6 +105,11 @@ class Fleet:
     def pids(self) -> set[int]:
         """The processes that may hold our sockets."""
         return {os.getpid(), *(worker.pid for worker in self.workers())}
+
+    def seats(self) -> list[dict[str, int]]:
+        """What living workers say of themselves on the scoreboard in use."""
+        return [self.board.seat(worker.place.seat) for worker in self.workers()
+                if worker.place.board == self.board_number and not worker.ended.is_set()]
 
     @property
     def complete(self) -> bool:
@@ -152,6 +159,7 @@ class Fleet:
                 raise RuntimeError("there is no plan yet")
             sockets = [s for s in self.table.served_by(worker.slot)
                        if s.bind in current.listener_of]
+            self.access.give(worker)
             worker.give(sockets, self.table.label)
             await worker.apply(
                 current.version, current.image,
@@ -414,7 +422,9 @@ class Fleet:
         self._epochs.pop(worker, None)
         connections = 0
         if worker.place.board == self.board_number:
-            connections = self.board.seat(worker.place.seat)["connections"]
+            seat = self.board.seat(worker.place.seat)
+            connections = seat["connections"]
+            self.access.worker_ended(seat)
             self.board.leave_seat(worker.place.seat, *self._rows_in_use())
         if expected and not worker.killed:
             self.log.info("worker.ended", slot=worker.slot, pid=worker.pid,

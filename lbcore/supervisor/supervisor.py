@@ -113,6 +113,11 @@ class Supervisor:
         self.log.info("limits", message=f"each worker can hold {room:,} connections",
                       descriptors=descriptors)
         self.workers_wanted = plan.workers
+        try:
+            self.fleet.access.open(plan.log)
+        except OSError as error:
+            raise StartError(
+                f"cannot open the access log {plan.log.access}: {error.strerror}", 2) from error
         orphans = await takeover.find_orphans(self.instance, self.fleet, self.log)
         takeover.adopt_sockets(self.table, orphans)
         try:
@@ -181,7 +186,7 @@ class Supervisor:
         """What every signal does."""
         return {
             signal.SIGHUP: lambda: self.spawn(self._logged(self.reload(), "reload.failed")),
-            signal.SIGUSR1: self.log.reopen,
+            signal.SIGUSR1: self._reopen_logs,
             signal.SIGUSR2: lambda: self.spawn(self._logged(self.upgrade(), "upgrade.failed")),
             signal.SIGTERM: partial(self.end, "draining"),
             signal.SIGQUIT: partial(self.end, "draining"),
@@ -207,13 +212,17 @@ class Supervisor:
         except ControlError as error:
             self.log.error(event, message=error.message)
 
+    def _reopen_logs(self) -> None:
+        self.log.reopen()
+        self.fleet.access.reopen(self.fleet.workers())
+
     def _step(self, by: int) -> None:
         # Counted from what is wanted when its turn comes: signals may come faster than workers.
         self.spawn(self._logged(self._set_workers(lambda: self.workers_wanted + by),
                                 "resize.failed"))
 
     def _tick(self) -> None:
-        for work in (self.fleet.check, self.rollout.keep_house, self._measure):
+        for work in (self.fleet.check, self.rollout.keep_house, self._measure, self._look_at_log):
             try:
                 work()
             except Exception as error:      # noqa: BLE001  (hung workers must be found all the same)
@@ -222,6 +231,9 @@ class Supervisor:
     def _measure(self) -> None:
         ours = [w for w in self.fleet.workers() if w.place.board == self.fleet.board_number]
         self.meter.look((w, self.board.seat(w.place.seat)["accepted"]) for w in ours)
+
+    def _look_at_log(self) -> None:
+        self.fleet.access.look(self.fleet.seats(), asyncio.get_running_loop().time())
 
     def _bell_rang(self) -> None:
         try:
@@ -251,6 +263,7 @@ class Supervisor:
                      "applied_at": status.iso(self.rollout.applied_at)},
             "upgrade": self.upgraded, "workers_wanted": self.workers_wanted,
             "log_lines_dropped": self.log.dropped,
+            "access_log": self.fleet.access.status(self.fleet.seats()),
             "workers": await status.workers(self.fleet, self.meter),
             "listeners": status.listeners(plan, self.rollout),
             "pools": status.pools(self.rollout),
@@ -289,6 +302,7 @@ class Supervisor:
             except OSError as error:
                 self.log.error("log.open_failed", message="the log goes on where it was",
                                path=plan.log.path, error=error.strerror)
+            self.fleet.access.configure(plan.log, self.fleet.workers())
             self.log.info("reloaded", version=self.rollout.version,
                           listeners=len(plan.listeners), pools=len(plan.pools),
                           backends=len(self.rollout.backends.live))
@@ -425,6 +439,7 @@ class Supervisor:
         await self.fleet.stop_all()
         await self.monitor.stop()
         await self.demos.stop()
+        self.fleet.access.close()
         self.table.close(list(self.table), unlink=not left_alone)
         if self.admin_socket is not None:
             name = self.admin_socket.getsockname()

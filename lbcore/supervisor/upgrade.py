@@ -154,6 +154,7 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
         "pid_file": str(supervisor.instance.pid_file or ""),
         "board": passed(supervisor.board.fd), "board_number": fleet.board_number,
         "bell": passed(supervisor.bell),
+        "access_log": fleet.access.export(passed),
         "admin": passed(admin.fileno()) if admin is not None else -1,
         "plan_version": rollout.version, "resolved": rollout.resolved,
         "weights": [[pool, backend, weight] for (pool, backend), weight in rollout.weights.items()],
@@ -230,6 +231,7 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
     supervisor.started = datetime.fromisoformat(state["started"])
     supervisor.workers_wanted = state["workers_wanted"]
     supervisor.use_settings(plan)
+    fleet.access.restore(state.get("access_log"), plan.log)
     for index in range(state["slots"]):
         fleet.slots[index] = Slot(index)
     for entry in state["workers"]:
