@@ -97,7 +97,7 @@ def _answer(loaded: Loaded, plan: Plan) -> dict[str, Any]:
             {
                 "name": pool.name,
                 "balance": pool.balance,
-                "backends": len(pool.backends) + pool.demo,
+                "backends": len(pool.backends) + pool.demo + len(_servers(pool)),
             }
             for pool in plan.pools
         ],
@@ -118,8 +118,15 @@ def _pool(pool: PoolPlan) -> str:
     parts = [_count(len(pool.backends), "backend")] if pool.backends else []
     if pool.demo:
         parts.append(_count(pool.demo, "demonstration backend"))
+    if pool.app:
+        servers = _count(len(_servers(pool)), f"{pool.app.server} server")
+        parts.append(f"{pool.app.app} on {servers}")
     checks = f", {pool.health.type} checks" if pool.health else ", no active checks"
     return f"{' and '.join(parts)}, {pool.balance}{checks}"
+
+
+def _servers(pool: PoolPlan) -> tuple[str, ...]:
+    return pool.app.names if pool.app else ()
 
 
 def _count(number: int, what: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from posixpath import normpath
 
+from lbcore.config import apps
 from lbcore.config.models import MAX_BACKENDS, Config, Health, Listener, Pool
 from lbcore.config.plan import Address
 from lbcore.config.problems import KeyPath
@@ -48,7 +49,8 @@ def errors(config: Config, pool_names: Collection[str]) -> Iterator[Finding]:
     for name, pool in config.pool.items():
         yield from _pool(("pool", name), name, pool)
     yield from _privileges(config)
-    total = sum(len(pool.backends) + pool.demo for pool in config.pool.values())
+    total = sum(len(pool.backends) + pool.demo + len(apps.backend_names(pool))
+                for pool in config.pool.values())
     if total > MAX_BACKENDS:
         yield Finding(
             ("pool",), f"{total} backends are more than lbcore can count", f"at most {MAX_BACKENDS}"
@@ -219,21 +221,24 @@ def _reaches(target: Address, bind: Address) -> bool:
 def _pool(path: KeyPath, name: str, pool: Pool) -> Iterator[Finding]:
     backends: KeyPath = (*path, "backends")
     demo: KeyPath = (*path, "demo")
-    if not pool.backends and not pool.demo:
+    own = pool.demo or apps.kind_of(pool)
+    if not pool.backends and not own:
         yield Finding(
             backends if "backends" in pool.model_fields_set else path,
             f'pool "{name}" has no backends',
             'backends = ["10.0.0.1:8000"]',
-            needs=(backends, demo),
+            needs=(backends, demo, (*path, "wsgi"), (*path, "asgi")),
         )
-    elif not pool.demo and all(backend.weight == 0 for backend in pool.backends):
+    elif not own and all(backend.weight == 0 for backend in pool.backends):
         yield Finding(
             backends,
             f'every backend of pool "{name}" has weight 0, so none would get a connection',
             "give at least one a weight of 1 or more",
             needs=(backends, demo),
         )
-    first: dict[str, KeyPath] = {}
+    for key, message, hint, about in apps.problems(pool):
+        yield Finding((*path, key), message, hint, see=(*path, about), needs=((*path, about),))
+    first: dict[str, KeyPath] = dict.fromkeys(apps.backend_names(pool), path)
     for index, backend in enumerate(pool.backends):
         at: KeyPath = (*backends, index)
         called = backend.name or backend.address

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lbcore.config import values
+from lbcore.config import apps, values
 from lbcore.config.cpus import usable_cpus
 from lbcore.config.models import Backend, Config, Ejection, Health, Listener, Log, Pool
 from lbcore.config.plan import (
@@ -130,6 +130,7 @@ def _pool(name: str, pool: Pool) -> PoolPlan:
         health=_health(pool.health) if pool.health else None,
         ejection=_ejection(pool.ejection),
         demo=pool.demo,
+        app=apps.app_plan(pool),
     )
 
 

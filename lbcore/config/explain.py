@@ -39,8 +39,6 @@ _OTHER_PROTOCOLS = {
     "routes": "routes need an HTTP listener, and this version carries tcp only",
     "tls": "this version does not end TLS; tcp relays it as it is",
     "cert": "this version does not end TLS; tcp relays it as it is",
-    "wsgi": "this version does not run Python applications; it relays tcp to running servers",
-    "asgi": "this version does not run Python applications; it relays tcp to running servers",
     "access": "this version writes no access log",
 }
 _TYPE_NAMES = {
@@ -163,7 +161,7 @@ def _wrong_value(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
 def _not_allowed(path: KeyPath, value: object) -> tuple[str, str]:
     model = model_at(path[:-1])
     annotation = model.model_fields[str(path[-1])].annotation if model else None
-    allowed = [str(word) for word in typing.get_args(annotation)]
+    allowed = [str(word) for word in typing.get_args(_bare(annotation))]
     if path[-1] == "protocol" and value in ("http", "https", "http2", "udp", "tls"):
         return f'this version carries tcp only, not "{value}"', 'protocol = "tcp"'
     if path[-1] == "hash_on" and isinstance(value, str):
@@ -183,6 +181,8 @@ def _bad_pattern(path: KeyPath, value: object) -> tuple[str, str]:
     if path[-1] == "name" or (path[0] == "pool" and len(path) == 2):
         hint = "letters, digits, - _ and ., beginning with a letter or digit, at most 63"
         return f'"{value}" cannot be a name', hint
+    if "env" in path[:-1]:
+        return f"{value!r} cannot be in an environment", "names: letters, digits and _"
     if path[-1] == "path":
         return f"{value!r} is not a path", 'begin with /, no blanks: "/healthz"'
     return f"{value!r} contains characters that cannot be here", "no control characters or blanks"

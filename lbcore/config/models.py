@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from lbcore.config import values
+from lbcore.config.apps import AppKeys
 from lbcore.config.fields import (
     BindText,
     Count,
@@ -325,7 +326,7 @@ class Ejection(Table):
     )
 
 
-class Pool(Table):
+class Pool(AppKeys):
     """Backends, and how one of them is picked for a connection."""
 
     balance: Literal["round_robin", "least_conn", "random", "consistent"] = key(

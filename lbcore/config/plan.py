@@ -28,6 +28,8 @@ Part = Literal[
     "text", "client_ip", "client_port", "host", "port", "method", "scheme", "path", "query", "uri",
     "request_id", "listener", "route", "pool", "backend", "header", "cookie", "capture", "tail",
 ]
+AppKind = Literal["wsgi", "asgi"]
+AppServer = Literal["gunicorn", "uvicorn", "granian", "hypercorn", "daphne"]
 NO_POOL = -1
 
 
@@ -113,6 +115,30 @@ class PoolHttpPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class AppPlan:
+    """A Python application that lbcore runs. Paths are the user's words: the supervisor knows
+    where the configuration file is that they are relative to."""
+
+    kind: AppKind
+    app: str                     # module:callable
+    server: AppServer
+    workers: int = 1             # processes of each server
+    threads: int = 0             # of each process; 0: the server's default
+    names: tuple[str, ...] = ("app",)    # of the backends, one server each
+    directory: str = ""
+    env: tuple[tuple[str, str], ...] = ()
+    venv: str = ""
+    python: str = ""
+    user: str = ""
+    group: str = ""
+    options: tuple[str, ...] = ()
+    start_timeout_ms: int = 30_000
+    stop_timeout_ms: int = 30_000
+    watch: bool = False
+    watch_paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class PoolPlan:
     """A named set of backends and how one of them is picked."""
 
@@ -139,6 +165,7 @@ class PoolPlan:
     ejection: EjectionPlan = field(default_factory=EjectionPlan)
     demo: int = 0                # demonstration backends that lbcore runs itself
     http: PoolHttpPlan = field(default_factory=PoolHttpPlan)
+    app: AppPlan | None = None   # a Python application that lbcore runs itself
 
 
 @dataclass(frozen=True, slots=True)

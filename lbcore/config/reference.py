@@ -110,6 +110,8 @@ def _type(about: dict[str, Any], definitions: dict[str, Any]) -> str:
             return "whole number" + _range(about)
         case "number":
             return "number" + _range(about)
+        case "object":
+            return "table"
         case "boolean":
             return "`true` or `false`"
         case _:

@@ -10,6 +10,7 @@ from typing import Any
 
 import toml
 
+from lbcore.config import apps
 from lbcore.config.checks import CONSISTENT_ONLY, HTTP_ONLY
 from lbcore.config.compile import admin_address, fast_interval_ms
 from lbcore.config.models import Config, Health, Listener, Pool
@@ -44,6 +45,7 @@ def _pool(shown: dict[str, Any], pool: Pool) -> None:
     if pool.balance != "consistent":
         for key in CONSISTENT_ONLY:
             del shown[key]
+    apps.shown(pool, shown)
     if pool.health:
         shown["health"] = _health(shown["health"], pool.health)
 

@@ -223,7 +223,6 @@ def test_a_bad_key_is_told_once_with_its_line(
         ('[log]\nlevel = "warn"', "log.level", "not a choice", '"warning"'),
         ("lbcore = 3", "lbcore", "must be a table", "[lbcore]"),
         ("[logs]", "logs", "unknown", '"log"'),
-        ('[pool.x]\nwsgi = "a:b"\ndemo = 1', "pool.x.wsgi", "Python applications", ""),
         ("pool.x = 1", "pool.x", "must be a table", "[pool.x]"),
         ('[pool.""]\ndemo = 1', 'pool.""', "cannot be a name", "letters"),
         ('[pool."a b"]\ndemo = 1', 'pool."a b"', "cannot be a name", "letters"),
