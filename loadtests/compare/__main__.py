@@ -15,15 +15,16 @@ from . import report
 from .peers import DEFAULT_PEERS, PEERS
 from .procs import HarnessError
 from .progress import Display
-from .run import Settings, choose_cpus, compare
+from .run import Settings, compare, steps
+from .sampler import Lengths
 from .stats import SUBJECT
-from .works import WORKS
+from .works import GROUPS, WORKS, expanded
 
 RESULTS = Path(__file__).parents[1] / "results"
 
 
 def _names(known: dict[str, object], text: str, what: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = expanded([name.strip() for name in text.split(",") if name.strip()])
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise click.UsageError(
@@ -39,7 +40,7 @@ def show(results: report.Results) -> None:
         heading, *lines = report.grid(work, rows)
         title = work.title
         if work.kind == "paced":
-            title += f" ({results.rate:,.0f} requests/s for all)"
+            title += f" ({results.rates[work.name]:,.0f} requests/s for all)"
         text = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, title_style="bold")
         for index, name in enumerate(heading):
             text.add_column(name, justify="right" if index else "left", overflow="fold")
@@ -55,7 +56,7 @@ def judge(results: report.Results) -> bool:
     verdicts = results.verdicts()
     for v in verdicts:
         value = "not measured" if v.value is None else f"{v.value:.2f}"
-        print(f"{'met   ' if v.met else 'MISSED'}  {v.work:14} {v.target:24} {value}")
+        print(f"{'met   ' if v.met else 'MISSED'}  {v.work:20} {v.target:36} {value}")
     return all(v.met for v in verdicts)
 
 
@@ -64,8 +65,9 @@ def judge(results: report.Results) -> bool:
               help="Interleaved rounds; the tables show medians over them.")
 @click.option("--seconds", default=3, show_default=True, type=click.IntRange(1),
               help="Length of one measurement.")
-@click.option("--only", default=",".join(WORKS), metavar="WORK,...",
-              help=f"Work to measure, of: {', '.join(WORKS)}.")
+@click.option("--only", default=",".join(GROUPS), show_default=True, metavar="WORK,...",
+              help=f"Work to measure: {', '.join(GROUPS)} for all of a kind, or of: "
+              f"{', '.join(WORKS)}.")
 @click.option("--peers", default=",".join(DEFAULT_PEERS), show_default=True, metavar="PEER,...",
               help=f"Balancers to measure, of: {', '.join(PEERS)}.")
 @click.option("--idle", default=3000, show_default=True, type=click.IntRange(1, 5000),
@@ -85,8 +87,8 @@ def main(
 ) -> None:
     """Measure lbcore, HAProxy, nginx and Envoy on the same work, interleaved.
 
-    The balancer has one worker on one core; client and origin share another. Takes about 12
-    minutes with the defaults. How it measures: docs/internals/measuring.md.
+    The balancer has one worker on one core; client and origin share another. Takes about half
+    an hour with the defaults. How it measures: docs/internals/measuring.md.
     """
     try:
         if source is not None:
@@ -124,18 +126,17 @@ def _measure(
         if len(set(wanted)) != 2 or not set(wanted) <= set(allowed):
             raise click.UsageError(f"--cpus takes two different ones of {allowed}")
         allowed = wanted
-    balancer_cpu, client_cpu = choose_cpus(allowed)
-    settings = Settings(rounds, seconds, idle, balancer_cpu, client_cpu)
+    settings = Settings(rounds, Lengths(seconds, idle), tuple(allowed))
     machine = report.machine(report.versions(peers))
-    steps = rounds * len(works) * len(peers) + ("latency" in works) * len(peers)
-    with Display(steps) as display:
-        samples, rate = compare(
-            settings, [WORKS[w] for w in works], [PEERS[p] for p in peers],
+    chosen, balancers = [WORKS[w] for w in works], [PEERS[p] for p in peers]
+    with Display(steps(chosen, balancers, rounds)) as display:
+        samples, rates = compare(
+            settings, chosen, balancers,
             lambda work, peer, number: display.step(
                 f"round {number + 1}: {work}, {peer}", f"round {number + 1}: {work}"
             ),
         )
-    return report.Results(machine, rounds, seconds, rate, works, peers, samples)
+    return report.Results(machine, rounds, seconds, rates, works, peers, samples)
 
 
 if __name__ == "__main__":

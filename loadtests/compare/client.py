@@ -22,10 +22,15 @@ class Answer:
     body: int
 
 
-def request(path: str, *, close: bool = False) -> bytes:
-    """The bytes of a GET request."""
-    end = "Connection: close\r\n\r\n" if close else "\r\n"
-    return f"GET {path} HTTP/1.1\r\nHost: origin\r\n{end}".encode()
+def request(path: str, *, close: bool = False, body: int = 0) -> bytes:
+    """The bytes of a GET request, or of a POST with that many bytes of ``body``."""
+    method = "POST" if body else "GET"
+    head = f"{method} {path} HTTP/1.1\r\nHost: origin\r\n"
+    if body:
+        head += f"Content-Length: {body}\r\n"
+    if close:
+        head += "Connection: close\r\n"
+    return head.encode() + b"\r\n" + b"x" * body
 
 
 def parse_head(received: bytes) -> tuple[int, int, int] | None:
@@ -42,12 +47,12 @@ def parse_head(received: bytes) -> tuple[int, int, int] | None:
     return int(lines[0].split()[1]), end + 4, length
 
 
-def ask(port: int, path: str, timeout: float = 5.0) -> Answer:
+def ask(port: int, path: str, timeout: float = 5.0, *, body: int = 0) -> Answer:
     """Asks once on a connection of its own; any failure to get a whole answer is status 0."""
     try:
         with socket.create_connection((HOST, port), timeout) as sock:
             sock.settimeout(timeout)
-            sock.sendall(request(path, close=True))
+            sock.sendall(request(path, close=True, body=body))
             received = bytearray()
             while part := sock.recv(1 << 18):
                 received += part
@@ -65,10 +70,10 @@ def ask_many(port: int, path: str, number: int, clients: int) -> Counter[Answer]
         return Counter(pool.map(lambda _: ask(port, path), range(number)))
 
 
-def answer_length(port: int, path: str) -> int:
-    """Bytes of a whole keep-alive answer, head included; 0 when there was none."""
+def answer_length(port: int, path: str, *, close: bool = False, body: int = 0) -> int:
+    """Bytes of a whole answer to such a request, head included; 0 when there was none."""
     with socket.create_connection((HOST, port), 5) as sock:
-        sock.sendall(request(path))
+        sock.sendall(request(path, close=close, body=body))
         received = bytearray()
         while (head := parse_head(bytes(received[:4096]))) is None:
             part = sock.recv(1 << 16)

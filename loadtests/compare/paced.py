@@ -1,20 +1,16 @@
-"""Latency at a given rate: builds the paced client once and runs it."""
+"""Latency at a given rate: runs the paced client."""
 
 from __future__ import annotations
 
-import importlib
 import math
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from .client import HOST, request
-from .procs import HarnessError
+from .compiled import compiled
 from .wrk import InvalidSample
 
-BUILD = Path(__file__).parents[2] / "build" / "compare"
 WARMUP_SECONDS = 0.3
 
 
@@ -29,18 +25,6 @@ class PacedResult:
     p999_us: float
     max_us: float
     client_late_us: float
-
-
-def build() -> Any:
-    """The compiled client module (``_paced.pyx``), built by pyximport when it changed."""
-    pyximport = importlib.import_module("pyximport")
-    hooks = pyximport.install(build_dir=str(BUILD), language_level=3)
-    try:
-        return importlib.import_module("loadtests.compare._paced")
-    except ImportError as error:
-        raise HarnessError(f"the paced client could not be built: {error}") from error
-    finally:
-        pyximport.uninstall(*hooks)
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -58,7 +42,7 @@ def run_paced(
 
     Raises InvalidSample when a connection failed, answers fell behind, or the rate was missed.
     """
-    pacer_class = build().Pacer
+    pacer_class = compiled("_paced").Pacer
     sockets: list[socket.socket] = []
     try:
         for _ in range(connections):

@@ -199,15 +199,18 @@ def settled_cpu_ns(pids: Sequence[int], seconds: float = 1.0) -> int:
         before = now
 
 
-def core_busy_ns(cpu: int) -> int:
-    """Time the core was not idle so far, nanoseconds, whoever used it."""
+def core_busy_ns(cpus: Iterable[int]) -> int:
+    """Time these cores were not idle so far, nanoseconds together, whoever used them."""
     ticks = os.sysconf("SC_CLK_TCK")
-    for line in Path("/proc/stat").read_text().splitlines():
-        fields = line.split()
-        if fields[0] == f"cpu{cpu}":
-            user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[1:9])
-            return (user + nice + system + irq + softirq + steal) * 1_000_000_000 // ticks
-    raise HarnessError(f"there is no CPU {cpu} on this machine")
+    lines = {line.split()[0]: line.split()[1:9]
+             for line in Path("/proc/stat").read_text().splitlines() if line.startswith("cpu")}
+    busy = 0
+    for cpu in cpus:
+        if f"cpu{cpu}" not in lines:
+            raise HarnessError(f"there is no CPU {cpu} on this machine")
+        user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, lines[f"cpu{cpu}"])
+        busy += user + nice + system + irq + softirq + steal
+    return busy * 1_000_000_000 // ticks
 
 
 def unique_bytes(pids: Iterable[int]) -> int:

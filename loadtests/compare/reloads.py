@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -26,6 +26,7 @@ from .origin import SIZES, Origin, start_origin
 from .peers import PEERS, Balancer, Peer, start_balancer
 from .procs import HarnessError, Processes, raise_descriptor_limit, unique_bytes
 from .report import markdown_table
+from .works import TCP
 
 RELOADABLE = [name for name, peer in PEERS.items() if peer.reload_signal is not None]
 DEFAULT = ("lbcore", "nginx", "haproxy")
@@ -172,13 +173,13 @@ def _measure(peer: Peer, workers: int) -> tuple[Stayed, Came]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="reloads-")))
         processes = stack.enter_context(Processes())
-        origin: Origin = start_origin(processes, cpus[-1], directory)
+        origin: Origin = start_origin(processes, cpus[-1:], directory)
 
         def start(part: str) -> Balancer:
             print(f"{peer.name}: {part}", flush=True)
             place = directory / part.replace(" ", "-")
-            return start_balancer(processes, peer, origin.port, cpus, place, workers=workers,
-                                  for_reloads=True)
+            return start_balancer(processes, peer, replace(TCP, workers=workers),
+                                  (origin.port, origin.own), cpus, place, for_reloads=True)
 
         balancer = start("connections that stay")
         stayed = staying(balancer, reloads=20, more=20, pause=0.3)

@@ -23,23 +23,29 @@ Cell = tuple[str, str]          # heading, name of the value
 
 @dataclass(frozen=True)
 class Results:
-    """A whole run. ``rate``: requests a second of the paced work, 0 without it."""
+    """A whole run. ``rates``: requests a second of each paced work."""
 
     machine: dict[str, str]
     rounds: int
     seconds: int
-    rate: float
+    rates: dict[str, float]
     works: list[str]
     peers: list[str]
     samples: list[Sample]
 
     def tables(self) -> list[tuple[Work, list[Row]]]:
         """Every work with its rows, in the order of the run."""
-        return [(WORKS[w], table(WORKS[w], self.samples, self.peers)) for w in self.works]
+        return [
+            (WORKS[w], table(WORKS[w], self.samples,
+                             [peer for peer in self.peers if PEERS[peer].takes(WORKS[w])]))
+            for w in self.works
+        ]
 
     def verdicts(self) -> list[Verdict]:
-        """lbcore's verdict on every work that was measured."""
-        return [verdict(work, rows) for work, rows in self.tables()]
+        """lbcore's verdict on every work that was measured and has a target."""
+        tables = {work.name: rows for work, rows in self.tables()}
+        found = [verdict(WORKS[work], tables) for work in self.works]
+        return [one for one in found if one is not None]
 
 
 def machine(versions: dict[str, str]) -> dict[str, str]:
@@ -95,6 +101,8 @@ def load(source: Path) -> Results:
     values = json.loads(source.read_text())
     for derived in ("tables", "targets"):
         values.pop(derived, None)
+    if (rate := values.pop("rate", None)) is not None:      # written before there were several
+        values["rates"] = {"latency": rate}
     samples = [Sample(**sample) for sample in values.pop("samples")]
     return Results(samples=samples, **values)
 
@@ -102,16 +110,19 @@ def load(source: Path) -> Results:
 def columns(work: Work) -> list[Cell]:
     """The values shown for a work besides peer and ratio."""
     match work.kind:
-        case "closed":
-            return [("CPU µs", "cpu_us"), ("all processes", "cpu_all_us"),
-                    ("requests/s", "requests_per_s"), ("p50 µs", "p50_us"), ("p99 µs", "p99_us"),
-                    ("busy %", "busy_share")]
+        case "closed" | "echo":
+            per_second = "messages/s" if work.kind == "echo" else "requests/s"
+            shown = [("CPU µs", "cpu_us"), ("all processes", "cpu_all_us"),
+                     (per_second, "requests_per_s"), ("p50 µs", "p50_us"), ("p99 µs", "p99_us"),
+                     ("busy %", "busy_share")]
         case "paced":
-            return [("p99 µs", "p99_us"), ("p50 µs", "p50_us"), ("p99.9 µs", "p999_us"),
-                    ("requests/s", "requests_per_s"), ("busy %", "busy_share")]
+            shown = [("p99 µs", "p99_us"), ("p50 µs", "p50_us"), ("p99.9 µs", "p999_us"),
+                     ("requests/s", "requests_per_s"), ("busy %", "busy_share")]
         case "memory":
-            return [("bytes/pair", "bytes_per_pair"), ("all processes", "bytes_per_pair_all"),
-                    ("MiB before", "unique_before"), ("MiB after", "unique_after")]
+            each = "bytes/pair" if work.setup.protocol == "tcp" else "bytes/connection"
+            shown = [(each, "bytes_per_pair"), ("all processes", "bytes_per_pair_all"),
+                     ("MiB before", "unique_before"), ("MiB after", "unique_after")]
+    return sorted(shown, key=lambda one: one[1] != work.metric)     # what is judged comes first
 
 
 def cell(name: str, value: Spread, *, judged: bool) -> str:
@@ -182,14 +193,15 @@ def markdown(results: Results) -> str:
     about = ", ".join(f"{name} {value}" for name, value in results.machine.items())
     parts = [
         "# lbcore and its peers on the same work",
-        f"Medians of {results.rounds} interleaved rounds of {results.seconds} s; one worker each. "
-        "CPU per request; ratio to the best peer other than lbcore; busy: share of the core. "
+        f"Medians of {results.rounds} interleaved rounds of {results.seconds} s; one worker each "
+        "unless said otherwise. CPU per request; ratio to the best peer other than lbcore; busy: "
+        "share of the balancer's cores. "
         f"{about}.",
     ]
     for work, rows in results.tables():
         parts.append(f"## {work.title}")
         if work.kind == "paced":
-            parts.append(f"{results.rate:,.0f} requests a second for every balancer.")
+            parts.append(f"{results.rates[work.name]:,.0f} requests a second for every balancer.")
         parts.append(markdown_table(grid(work, rows)))
     if SUBJECT in results.peers:
         lines = [["work", "target", "measured", ""]]
@@ -229,14 +241,15 @@ def chart(results: Results, target: Path) -> None:
         )
         panel.bar_label(bars, [f"{m:,.1f}" if m < 100 else f"{m:,.0f}" for m in medians],
                         label_type="center", fontsize=8)
-        panel.set_title(f"{work.title}\n{work.unit}, less is better", fontsize=9, loc="left")
+        better = "more" if work.more else "less"
+        panel.set_title(f"{work.title}\n{work.unit}, {better} is better", fontsize=9, loc="left")
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(tables):]:
         panel.axis("off")
     about = results.machine
     figure.suptitle(
-        f"Medians and ranges of {results.rounds} interleaved rounds, one worker. "
+        f"Medians and ranges of {results.rounds} interleaved rounds. "
         f"{about.get('cpu', '')}, Linux {about.get('kernel', '')}, {about.get('date', '')}",
         fontsize=8, x=0.01, ha="left",
     )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeVar
 
 from .works import Work
 
 SUBJECT = "lbcore"
+Item = TypeVar("Item")
 DISTURBED_SHARE = 0.08          # of a core that programs outside the comparison used
 
 
@@ -63,7 +65,7 @@ def spread(values: Sequence[float]) -> Spread:
 def table(work: Work, samples: Iterable[Sample], peers: Sequence[str]) -> list[Row]:
     """A row for each peer, in the order given.
 
-    The best peer is the one other than lbcore with the least median; without any, there are no
+    The best peer is the one other than lbcore with the best median; without any, there are no
     ratios.
     """
     mine = [s for s in samples if s.work == work.name]
@@ -73,8 +75,7 @@ def table(work: Work, samples: Iterable[Sample], peers: Sequence[str]) -> list[R
         good = [s for s in all_of if s.error is None]
         names = good[0].values if good else {}
         rows.append((peer, all_of, {n: spread([s.values[n] for s in good]) for n in names}))
-    others = [v[work.metric].median for p, _, v in rows if p != SUBJECT and work.metric in v]
-    best = min(others, default=None)
+    best = _best(work, {peer: values for peer, _, values in rows})
     result = []
     for peer, all_of, values in rows:
         own = values.get(work.metric)
@@ -84,17 +85,50 @@ def table(work: Work, samples: Iterable[Sample], peers: Sequence[str]) -> list[R
     return result
 
 
-def verdict(work: Work, rows: Sequence[Row]) -> Verdict:
-    """Judges lbcore's row by the work's target. What was not measured is not met."""
-    row = next((r for r in rows if r.peer == SUBJECT), None)
+def _best(
+    work: Work, values: Mapping[str, Mapping[str, Spread]], of: Sequence[str] = ()
+) -> float | None:
+    """The best median among ``of``, or all but lbcore; None when nothing was measured."""
+    medians = [found[work.metric].median for peer, found in values.items()
+               if peer != SUBJECT and work.metric in found and (not of or peer in of)]
+    if of and len(medians) < len(of):
+        return None
+    return (max if work.more else min)(medians, default=None)
+
+
+def verdict(work: Work, tables: Mapping[str, Sequence[Row]]) -> Verdict | None:
+    """Judges lbcore's row by the work's target, if it has one. What was not measured is not met.
+
+    ``tables``: the rows of all works by name.
+    """
+    target = work.target
+    if target is None:
+        return None
+    row = _own(tables.get(work.name, ()))
     value: float | None = None
     if row is not None and work.metric in row.values:
-        value = row.ratio if work.target.relative else row.values[work.metric].median
-    met = value is not None and value <= work.target.limit and row is not None and not row.failed
-    return Verdict(work.name, str(work.target), value, met)
+        own = row.values[work.metric].median
+        match target.than:
+            case "value":
+                value = own
+            case "best":
+                rows = {found.peer: found.values for found in tables[work.name]}
+                best = _best(work, rows, target.peers)
+                value = own / best if best else None
+            case "work":
+                other = _own(tables.get(target.other, ()))
+                if other is not None and work.metric in other.values:
+                    value = own / other.values[work.metric].median
+    met = value is not None and row is not None and not row.failed and (
+        value >= target.limit if work.more else value <= target.limit)
+    return Verdict(work.name, target.said(more=work.more), value, met)
 
 
-def rotated(names: Sequence[str], by: int) -> list[str]:
-    """The names in a round's order: every round begins with the next one."""
-    start = by % len(names) if names else 0
-    return [*names[start:], *names[:start]]
+def _own(rows: Sequence[Row]) -> Row | None:
+    return next((row for row in rows if row.peer == SUBJECT), None)
+
+
+def rotated(items: Sequence[Item], by: int) -> list[Item]:
+    """The items in a round's order: every round begins with the next one."""
+    start = by % len(items) if items else 0
+    return [*items[start:], *items[:start]]

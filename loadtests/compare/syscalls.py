@@ -23,6 +23,7 @@ from .origin import SIZES, Origin, start_origin
 from .peers import DEFAULT_PEERS, PEERS, Balancer, start_balancer
 from .procs import HarnessError, Processes, raise_descriptor_limit, wait_until
 from .report import markdown_table
+from .works import TCP
 
 CLIENTS = 16
 
@@ -138,9 +139,10 @@ def main(peers: str, requests: int, number: int, out: Path) -> None:
         with ExitStack() as stack:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="syscalls-")))
             processes = stack.enter_context(Processes())
-            origin = start_origin(processes, cpus[-1], directory)
+            origin = start_origin(processes, cpus[-1:], directory)
             balancers = [
-                start_balancer(processes, PEERS[n], origin.port, cpus[:1], directory) for n in names
+                start_balancer(processes, PEERS[n], TCP, (origin.port, origin.own), cpus[:1],
+                               directory) for n in names
             ]
             for path in SIZES:
                 amount = requests if path != "/1m" else requests // 20

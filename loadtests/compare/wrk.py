@@ -59,19 +59,24 @@ def parse_wrk(output: str, answer_bytes: int) -> WrkResult:
 
 
 def run_wrk(
-    url: str, *, clients: int, seconds: float, cpu: int, headers: Sequence[str], answer_bytes: int
+    url: str, *, clients: int, seconds: float, cpus: Sequence[int], close: bool, body: int,
+    answer_bytes: int,
 ) -> WrkResult:
-    """A closed loop of ``clients`` connections for whole ``seconds`` (wrk knows no fractions)."""
+    """A closed loop of ``clients`` connections for whole ``seconds`` (wrk knows no fractions).
+
+    One thread for each of ``cpus``. ``close`` and ``body`` are as in a :class:`~.works.Work`.
+    """
     program = shutil.which("wrk")
     if program is None:
         raise HarnessError("wrk is missing: apt-get install wrk")
-    command = ["taskset", "-c", str(cpu), program, "-t1", f"-c{clients}", f"-d{round(seconds)}s",
-               "--timeout", "10s", "-s", str(SCRIPT)]
-    for header in headers:
-        command += ["-H", header]
+    command = ["taskset", "-c", ",".join(map(str, cpus)), program, f"-t{len(cpus)}",
+               f"-c{clients}", f"-d{round(seconds)}s", "--timeout", "10s", "-s", str(SCRIPT)]
+    if close:
+        command += ["-H", "Connection: close"]
+    command += [url, "--", str(body)]
     try:
         finished = subprocess.run(
-            [*command, url], capture_output=True, text=True, timeout=seconds + 30, check=True
+            command, capture_output=True, text=True, timeout=seconds + 30, check=True
         )
     except subprocess.TimeoutExpired:
         raise InvalidSample(f"wrk did not end within {seconds + 30:g} s") from None

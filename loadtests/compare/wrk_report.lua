@@ -1,4 +1,13 @@
--- What wrk measured, as one line of JSON. Latencies are microseconds.
+-- What is sent, and what wrk measured, as one line of JSON. Latencies are microseconds.
+-- Argument: bytes of the body of a POST; 0 for a GET.
+function init(arguments)
+  local size = tonumber(arguments[1] or "0")
+  if size > 0 then
+    wrk.method = "POST"
+    wrk.body = string.rep("x", size)
+  end
+end
+
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(

@@ -89,6 +89,12 @@ def test_closing_request_says_so() -> None:
     assert request("/1k").endswith(b"Host: origin\r\n\r\n")
 
 
+def test_request_with_a_body_is_a_post_that_says_its_length() -> None:
+    head, _, body = request("/own/post", body=5).partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /own/post ") and b"\r\nContent-Length: 5" in head
+    assert body == b"xxxxx"
+
+
 def test_percentile_is_the_nearest_rank() -> None:
     values = [float(v) for v in range(1, 101)]
     assert [percentile(values, p) for p in (0.0, 0.5, 0.99, 0.999, 1.0)] == [1, 50, 99, 100, 100]
