@@ -35,8 +35,9 @@ cpdef enum Framing:
 
 cpdef enum HeadFlag:
     HEAD_KEEP_ALIVE = 1         # another message may follow on this connection
-    HEAD_UPGRADE = 2            # Connection names upgrade, and there is an Upgrade field, in HTTP/1.1;
-                                # never for h2c, behind which a tunnel would hide requests
+    # Connection names upgrade, and there is an Upgrade field; in HTTP/1.1 only, and never for h2c:
+    # a tunnel would hide the requests in it.
+    HEAD_UPGRADE = 2
     HEAD_EXPECT = 4             # Expect: 100-continue, in HTTP/1.1
     HEAD_TRAILERS = 8           # TE: trailers
     HEAD_LENGTH_GIVEN = 16      # Content-Length was there, whatever the framing (HEAD, 304)
