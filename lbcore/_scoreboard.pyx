@@ -160,7 +160,7 @@ HTTP_END_NAMES = (
 STATUS_NAMES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 STATE_NAMES = ("up", "down", "ejected", "drain", "gone")
 CAPACITY = {"seats": MAX_SEATS - 1, "backends": MAX_BACKENDS, "pools": MAX_POOLS,
-            "listeners": MAX_LISTENERS, "routes": MAX_ROUTES}
+            "listeners": MAX_LISTENERS, "routes": MAX_ROUTES, "rates": RATE_SLOTS}
 SIZES = {"backend_live": sizeof(backend_live_t), "pool_live": sizeof(pool_live_t),
          "listener_live": sizeof(listener_live_t), "backend_counters": sizeof(backend_counters_t),
          "listener_counters": sizeof(listener_counters_t),

@@ -1,5 +1,6 @@
-# Relaxed atomics on shared memory. Counters order nothing but themselves, so relaxed is enough;
-# the one hand-over that needs ordering (a plan) goes through a socket.
+# Atomics on shared memory. Counters order nothing but themselves, so relaxed is enough for them, and
+# the hand-over of a plan goes through a socket. Only rates hand a place from one key to another in
+# memory, with acquire, release and cas64.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -16,6 +17,14 @@ cdef extern from *:
     { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
     static inline uint32_t lb_add32(uint32_t *p, uint32_t v)
     { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+    static inline void lb_add64(uint64_t *p, uint64_t v)
+    { __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }
+    static inline uint64_t lb_acquire64(const uint64_t *p)
+    { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+    static inline void lb_release64(uint64_t *p, uint64_t v)
+    { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+    static inline int lb_cas64(uint64_t *p, uint64_t from, uint64_t to)
+    { return __atomic_compare_exchange_n(p, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE); }
     static inline uint32_t lb_sub32(uint32_t *p, uint32_t v)
     { return __atomic_fetch_sub(p, v, __ATOMIC_RELAXED); }
     /* Adds 1 unless that would exceed limit. Never overshoots, not even for a moment: another
@@ -35,3 +44,7 @@ cdef extern from *:
     uint32_t add32 "lb_add32"(uint32_t *p, uint32_t v) noexcept nogil
     uint32_t sub32 "lb_sub32"(uint32_t *p, uint32_t v) noexcept nogil
     bint add_below32 "lb_add_below32"(uint32_t *p, uint32_t limit) noexcept nogil
+    void add64 "lb_add64"(uint64_t *p, uint64_t v) noexcept nogil
+    uint64_t acquire64 "lb_acquire64"(const uint64_t *p) noexcept nogil
+    void release64 "lb_release64"(uint64_t *p, uint64_t v) noexcept nogil
+    bint cas64 "lb_cas64"(uint64_t *p, uint64_t from_, uint64_t to) noexcept nogil
