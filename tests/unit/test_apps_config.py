@@ -57,7 +57,7 @@ def test_an_application_stands_beside_other_backends() -> None:
         ('wsgi = "a:b"\nwatch_paths = ["."]', "watch_paths", "without watch", "watch = true"),
         ('wsgi = "a:b"\ngroup = "www"', "group", "without user", "user"),
         ('wsgi = "a:b"\ninstances = 0', "instances", "too small", "1"),
-        ('wsgi = "a:b"\nenv = { "1" = "x" }', "env.\"1\"", "environment", "letters"),
+        ('wsgi = "a:b"\nenv = { "1" = "x" }', "env.1", "environment", "letters"),
         ('backends = ["10.0.0.1:80"]\nworkers = 2', "workers", "without an application", "wsgi"),
         ('wsgi = "a:b"\nbackends = [{ address = "10.0.0.1:80", name = "app" }]', "backends[0]",
          'is called "app"', ""),
