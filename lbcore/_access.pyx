@@ -23,7 +23,7 @@ from lbcore._logline cimport line_most, line_write
 from lbcore._proxy cimport endpoint_t
 from lbcore.includes.linux cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, ENOSPC, F_GETFL, MSG_DONTWAIT, MSG_NOSIGNAL, O_APPEND,
-    O_CLOEXEC, O_NONBLOCK, POLLOUT, SEEK_CUR, SPLICE_F_NONBLOCK, S_ISCHR, S_ISFIFO, S_ISREG,
+    O_CLOEXEC, O_NONBLOCK, POLLOUT, SEEK_CUR, SPLICE_F_NONBLOCK, S_ISFIFO, S_ISREG,
     S_ISSOCK, clock_gettime, close, errno, fcntl, fstat, ftruncate, lseek, pipe2, poll, pollfd,
     read, send, splice, ssize_t, stat_t, timespec, write,
 )
@@ -48,8 +48,7 @@ cdef enum Way:
     WAY_OWN_FILE = 1            # appended, and nobody else has this open file description
     WAY_WRITE = 2               # non-blocking by itself
     WAY_SEND = 3
-    WAY_POLL = 4
-    WAY_SPLICE = 5
+    WAY_SPLICE = 4
 
 
 # ---- gathering lines ---------------------------------------------------------------------------
@@ -78,7 +77,6 @@ cdef void access_line(access_t *access, const record_t *record, uint64_t now_ms)
 
 cdef ssize_t put(access_t *access, const char *data, size_t size) noexcept nogil:
     """One write that does not wait; -1 with errno, EAGAIN when nothing was taken."""
-    cdef pollfd ready
     cdef ssize_t got
     if access.way == WAY_SEND:
         return send(access.fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -93,13 +91,6 @@ cdef ssize_t put(access_t *access, const char *data, size_t size) noexcept nogil
             size -= 0 if got < 0 else <size_t> got
             empty_pipe(access, size)
         return got
-    if access.way == WAY_POLL:
-        # A terminal of somebody else's user: with room for a line it takes a line.
-        ready.fd = access.fd
-        ready.events = POLLOUT
-        if poll(&ready, 1, 0) != 1:
-            (&errno)[0] = EAGAIN
-            return -1
     return write(access.fd, data, size)
 
 
@@ -222,8 +213,6 @@ cdef bint find_way(access_t *access) noexcept nogil:
         if pipe2(access.pipe, O_NONBLOCK | O_CLOEXEC) != 0:
             return False
         access.way = WAY_SPLICE
-    elif S_ISCHR(found.st_mode) and not ours:
-        access.way = WAY_POLL
     return True
 
 

@@ -23,6 +23,7 @@ from lbcore.supervisor.worker import Worker
 
 Json = dict[str, Any]
 STANDARD_OUTPUT = 1
+TIOCGDEV = 0x80045432            # which terminal is behind a descriptor
 FLAGS = os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 MODE = 0o640                     # addresses of clients are nobody else's business
 # What a busy worker writes in some 50 ms: a reader that has to wait for a CPU costs no lines.
@@ -176,11 +177,30 @@ def _open(path: str) -> int:
 
 def _standard_output() -> int:
     mode = os.fstat(STANDARD_OUTPUT).st_mode
-    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+    if stat.S_ISCHR(mode):
+        return _terminal()
+    if stat.S_ISFIFO(mode):
         # Not permitted if it is another user's. Workers can do with the one there is.
         with suppress(OSError):
             return _grown(os.open(f"/proc/self/fd/{STANDARD_OUTPUT}", FLAGS))
     return _grown(os.dup(STANDARD_OUTPUT))
+
+
+def _terminal() -> int:
+    """Standard output, opened anew: a stopped terminal would stop whoever writes to it."""
+    try:
+        return os.open(f"/proc/self/fd/{STANDARD_OUTPUT}", FLAGS)
+    except PermissionError:
+        # Somebody else's, as after `su`; it may be ours by being our session's.
+        fd = os.open("/dev/tty", FLAGS)
+        if _device(fd) != _device(STANDARD_OUTPUT):
+            os.close(fd)
+            raise
+        return fd
+
+
+def _device(fd: int) -> bytes:
+    return fcntl.ioctl(fd, TIOCGDEV, bytes(4))
 
 
 def _grown(fd: int) -> int:
