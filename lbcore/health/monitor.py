@@ -175,6 +175,7 @@ class HealthMonitor:
             watch.standing = Standing(initial(health is not None))
             watch.ejections = watch.withheld = 0
             watch.ramp = slow_start.FULL
+            watch.held = False
             watch.return_at = math.inf
             watch.up_at = now
             watch.last_ok = watch.last_ms = watch.last_check = None
@@ -240,7 +241,7 @@ class HealthMonitor:
         if watch.draining == on:
             return
         was_shown, now = watch.shown, time.monotonic()
-        if on and watch.standing.takes_traffic:
+        if on and watch.takes_traffic:
             watch.settle_ejections(now)
         watch.draining = on
         if on:
@@ -251,6 +252,26 @@ class HealthMonitor:
                 if watch.shown is not Shown.UP else "back from drain"
             self._came_up(watch, now)
         self._publish(watch, was_shown, reason)
+
+    def hold(self, row: int, reason: str) -> None:
+        """Keeps traffic away because the application behind the backend does not run; with an
+        empty reason it may come again, as far as checks and traffic have nothing against it.
+
+        Raises KeyError as :meth:`backend`.
+        """
+        watch = self._watch(row)
+        was_shown, was_held, now = watch.shown, watch.held, time.monotonic()
+        if not reason and not was_held:
+            return
+        if reason and watch.takes_traffic and not watch.draining:
+            watch.settle_ejections(now)
+        watch.held = bool(reason)
+        if watch.held:
+            self._end_ramp(watch)
+        else:
+            self._board.set_failures(watch.member.row, 0)
+            self._came_up(watch, now)
+        self._publish(watch, was_shown, reason or "the application answers")
 
     def set_weight(self, row: int, weight: int | None) -> None:
         """Puts a weight (0..1000) in the place of the configured one; None takes it back.
@@ -306,7 +327,7 @@ class HealthMonitor:
         watch.up_at = now - max(0.0, wall - old.up_since)
         if watch.standing.state is State.EJECTED:
             watch.return_at = now + max(0.0, (old.ejected_until or 0.0) - wall)
-        if old.ramp_since is not None and watch.standing.takes_traffic:
+        if old.ramp_since is not None and watch.takes_traffic:
             watch.ramp_at = now - max(0.0, wall - old.ramp_since)
             watch.ramp = slow_start.share_at(
                 (now - watch.ramp_at) * 1000, watch.pool.plan.slow_start_ms)
@@ -465,7 +486,7 @@ class HealthMonitor:
 
     def _came_up(self, watch: Watch, now: float) -> None:
         """It takes traffic (again): its time in service begins, with slow start if configured."""
-        if not watch.standing.takes_traffic:
+        if not watch.takes_traffic:
             return
         watch.up_at = now
         self._end_ramp(watch)

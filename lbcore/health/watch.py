@@ -40,6 +40,7 @@ class Watch:
     reason: str
     draining: bool = False
     override: int | None = None         # weight set by an operator
+    held: bool = False                  # its application does not run: see HealthMonitor.hold
 
     # active checks
     target: Target | None = None
@@ -77,7 +78,14 @@ class Watch:
     @property
     def shown(self) -> Shown:
         """The state that people and workers see."""
+        if self.held and not self.draining:
+            return Shown.DOWN
         return shown(self.standing.state, self.draining)
+
+    @property
+    def takes_traffic(self) -> bool:
+        """Whether traffic may go there, unless it is draining."""
+        return self.standing.takes_traffic and not self.held
 
     @property
     def weight(self) -> int:
@@ -88,7 +96,7 @@ class Watch:
     def eject_after(self) -> int:
         """Failures in a row at which workers ring; 0 when an ejection is out of the question."""
         plan = self.pool.plan.ejection
-        if self.draining or self.weight == 0 or not self.standing.takes_traffic:
+        if self.draining or self.weight == 0 or not self.takes_traffic:
             return 0
         # By all backends, not by those in service: the rows of the others are not written again
         # when one of them comes back from drain.
@@ -99,8 +107,8 @@ class Watch:
         return Entry(
             backup=self.member.plan.backup,
             counted=self.weight > 0 and not self.draining,
-            up=self.standing.takes_traffic,
-            ejected=self.standing.state is State.EJECTED,
+            up=self.takes_traffic,
+            ejected=self.standing.state is State.EJECTED and not self.held,
             weight=self.weight * self.ramp,
         )
 
