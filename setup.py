@@ -45,6 +45,8 @@ COMPILE = ["-O2", "-fwrapv", "-fvisibility=hidden", "-fno-plt", "-D_GNU_SOURCE",
 # What parses bytes from the network keeps the hardening that distributions build with.
 HARDEN = ["-fstack-protector-strong", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"]
 LINK = ["-Wl,-z,relro,-z,now"]
+# What a module needs beyond the C library, by its name.
+LIBRARIES = {"_auth": ["crypt"], "_expressions": ["pcre2-8"]}
 PLAIN = ["-g0"]
 PROFILE = ["-g", "-fno-omit-frame-pointer"]
 SANITIZE = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined",
@@ -64,6 +66,7 @@ extensions = [
         f"lbcore.{source.stem}",
         [str(source)],
         depends=["setup.py"],
+        libraries=LIBRARIES.get(source.stem, []),
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )

@@ -1,4 +1,4 @@
-# Atomics on shared memory. Counters order nothing but themselves, so relaxed is enough for them, and
+# Atomics on shared memory. Counters order nothing but themselves, so relaxed will do for them, and
 # the hand-over of a plan goes through a socket. Only rates hand a place from one key to another in
 # memory, with acquire, release and cas64.
 
