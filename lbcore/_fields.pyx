@@ -352,9 +352,11 @@ cdef int framing_finish(head_t *head, const uint8_t *data, uint32_t repeated) no
     for i in range(field.value_size):
         if not c'0' <= digits[i] <= c'9':
             return BAD
+        if length > MAX_LENGTH // 10:
+            return BAD          # one digit more, and it could wrap
         length = length * 10 + (digits[i] - <uint8_t> c'0')
-        if length > MAX_LENGTH:
-            return BAD
+    if length > MAX_LENGTH:
+        return BAD
     head.length = length
     head.framing = BODY_LENGTH
     head.flags |= HEAD_LENGTH_GIVEN

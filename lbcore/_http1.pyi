@@ -2,6 +2,9 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple, TypeAlias
 
 FIELDS_MAX: int
+CHUNKS_MORE: int
+CHUNKS_LAST: int
+CHUNKS_BAD: int
 HEAD_SIZE: int
 CHUNKED_SIZE: int
 

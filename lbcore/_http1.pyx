@@ -462,6 +462,9 @@ cdef int64_t cookie_find(const head_t *head, const char *base, const char *name,
 # beyond it; offsets outside of it raise AssertionError.
 
 FIELDS_MAX = MAX_FIELDS
+CHUNKS_MORE = CHUNKED_MORE
+CHUNKS_LAST = CHUNKED_LAST
+CHUNKS_BAD = CHUNKED_BAD
 HEAD_SIZE = sizeof(head_t)
 CHUNKED_SIZE = sizeof(chunked_t)
 
@@ -562,7 +565,7 @@ cdef class Chunked:
         return self.state.left
 
     def feed(self, data):
-        """(0: more, 1: the last chunk is behind it, -1: bad; bytes taken; body bytes)"""
+        """(CHUNKS_MORE, CHUNKS_LAST or CHUNKS_BAD; bytes taken; body bytes)"""
         cdef _Copy copy = _Copy(data)
         cdef size_t taken = 0, made = 0
         cdef int got = chunked_decode(&self.state, copy.data, copy.size, &taken, &made)
