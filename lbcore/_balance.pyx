@@ -22,9 +22,9 @@ from lbcore._plan cimport (
     pool_backends, pool_t, ring_point_t, unmap_image,
 )
 from lbcore._scoreboard cimport (
-    MAX_BACKENDS, MAX_POOLS, MAX_SEATS, POOL_BACKUP, POOL_PANIC, STATE_DOWN, STATE_EJECTED,
-    STATE_UP, Scoreboard, backend_counters_t, backend_live_t, board_t, pool_counters_t,
-    pool_live_t,
+    MAX_BACKENDS, MAX_POOLS, MAX_SEATS, POOL_BACKUP, POOL_PANIC, STATE_DOWN, STATE_DRAIN,
+    STATE_EJECTED, STATE_UP, Scoreboard, backend_counters_t, backend_live_t, board_t,
+    pool_counters_t, pool_live_t,
 )
 from lbcore._tables cimport crc32, mix, sip
 from lbcore.includes.atomics cimport add32, add_below32, load32, store32, sub32
@@ -517,6 +517,39 @@ cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
     return found
 
 
+cdef bint pick_this(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
+                    cursor_t *cursor, int index) noexcept nogil:
+    """Takes no part in turns, bounds or slow start: whoever keeps sessions has them anyway."""
+    cdef search_t s
+    cdef uint32_t n
+    cdef uint8_t state
+    if index < 0 or <uint32_t> index >= pool.primary_count + pool.backup_count:
+        return False
+    if cursor.tried_count >= MAX_TRIED:
+        return False
+    for n in range(cursor.tried_count):
+        if cursor.tried[n] == <uint32_t> index:
+            return False
+    memset(&s, 0, sizeof(s))
+    s.picker = picker
+    s.plan = plan
+    s.pool = pool
+    s.cursor = cursor
+    s.live = picker.board.pools + pool.row
+    s.backends = pool_backends(plan, pool)
+    state = live_of(&s, <uint32_t> index).state
+    # In panic nobody's verdict is believed: then sessions stay, too.
+    if state != STATE_UP and state != STATE_DRAIN and not (
+            load32(&s.live.flags) & POOL_PANIC
+            and (state == STATE_DOWN or state == STATE_EJECTED)):
+        return False
+    if not reserve(&s, <uint32_t> index, 0):
+        return False
+    cursor.tried[cursor.tried_count] = <uint16_t> index
+    cursor.tried_count += 1
+    return True
+
+
 cdef void release(picker_t *picker, uint32_t backend_row, uint32_t pool_row) noexcept nogil:
     cdef const board_t *board = picker.board
     cdef backend_counters_t *counters
@@ -591,6 +624,10 @@ cdef class Selector:
     def pick(self, Cursor cursor not None) -> int:
         """Index within the pool of the next candidate, its place taken; or NOBODY or FULL."""
         return pick(&self.picker, self.plan, self.pool(cursor.pool), &cursor.cursor)
+
+    def pick_this(self, Cursor cursor not None, index: int) -> bool:
+        """Takes a place at the backend that keeps a session, if it is there and has one."""
+        return pick_this(&self.picker, self.plan, self.pool(cursor.pool), &cursor.cursor, index)
 
     def release(self, pool: int, index: int) -> None:
         """Gives a place back that :meth:`pick` took."""
