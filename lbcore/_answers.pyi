@@ -1,6 +1,6 @@
-from enum import IntFlag
+from enum import IntEnum
 
-class AnswerFlag(IntFlag):
+class AnswerFlag(IntEnum):
     ANSWER_CLOSE = 1
     ANSWER_HTTP_10 = 2
     ANSWER_NO_BODY = 4

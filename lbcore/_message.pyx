@@ -37,6 +37,8 @@ cdef enum:
     # Of a head, beside the copied fields: what lbcore adds in the longest case (addresses, lengths,
     # an id), and a byte for each field that was written without a space behind its colon.
     ADDED_ROOM = 1024 + 128 + MAX_FIELDS
+    GUARD = 64                  # behind the room of tests
+    GUARD_BYTE = 0xA5
 
 # Of one connection, or made anew from what is known of the message. Trailer stays only where
 # trailers can come.
@@ -310,3 +312,223 @@ cdef uint32_t trailers_write(const head_t *trailers, const char *base, char *out
         put_text(&writer, b"\r\n")
     put_text(&writer, b"\r\n")
     return writer_end(&writer)
+
+
+# ---- for Python ------------------------------------------------------------------------------
+#
+# An endpoint is (address, port) with the address as 4 or 16 bytes, or None for a unix socket.
+
+cdef class _Room:
+    """Memory to write to, with a strip behind it that nobody may touch."""
+
+    cdef char *data
+    cdef uint32_t size
+
+    def __cinit__(self, size):
+        self.size = size
+        self.data = <char *> malloc(<size_t> self.size + GUARD)
+        if self.data == NULL:
+            raise MemoryError
+        memset(self.data, GUARD_BYTE, <size_t> self.size + GUARD)
+
+    def __dealloc__(self):
+        free(self.data)
+
+    cdef object taken(self, uint32_t made):
+        """What was written; None: the room did not suffice."""
+        cdef uint32_t i
+        for i in range(GUARD):
+            if <uint8_t> self.data[self.size + i] != GUARD_BYTE:
+                raise AssertionError(f"written {i + 1} bytes beyond the room")
+        if made > self.size:
+            raise AssertionError("more written than there is room")
+        return self.data[:made] if made else None
+
+
+cdef endpoint_t endpoint_of(value) except *:
+    cdef endpoint_t endpoint
+    memset(&endpoint, 0, sizeof(endpoint_t))
+    if value is not None:
+        address, port = value
+        if len(address) not in (4, 16):
+            raise ValueError("an address has 4 or 16 bytes")
+        endpoint.family = 4 if len(address) == 4 else 6
+        endpoint.port = port
+        memcpy(endpoint.address, <const char *> address, len(address))
+    return endpoint
+
+
+cdef value_of(const endpoint_t *endpoint):
+    if endpoint.family == 0:
+        return None
+    return (<const char *> endpoint.address)[:4 if endpoint.family == 4 else 16], endpoint.port
+
+
+cdef class Exchange:
+    """A request at an http listener, as a worker sees it, and what is written for it.
+
+    The writing methods take the room they may use, in bytes; without, they use what the matching
+    ``*_room`` function says. They return None when it does not suffice.
+    """
+
+    cdef const plan_header_t *plan
+    cdef expressions_t *expressions
+    cdef facts_t facts
+    cdef head_t head
+    cdef bytes raw
+    cdef bytes scratch
+    cdef char date[29]
+
+    def __cinit__(self, image: int, head: bytes, *, listener: int = 0, peer=None, local=None,
+                  random=(0, 0), backend: int = 0, seconds: int = 0):
+        """``image``: descriptor of a plan image. ``head``: of the request; b"" for one that could
+        not be parsed. ``listener``: index of an http listener. ``random``: two numbers of 64 bits.
+        ``backend``: index within the route's pool. ``seconds``: the time, as Unix counts it.
+
+        Raises ValueError for what would be refused, and for an index that names nothing.
+        """
+        cdef int size
+        cdef uint64_t bits[2]
+        self.raw = head
+        self.scratch = bytes(len(head) + 1)
+        self.plan = map_image(image)
+        if not 0 <= listener < self.plan.listener_count \
+                or not plan_listeners(self.plan)[listener].flags & LISTENER_HTTP:
+            raise ValueError(f"there is no http listener {listener}")
+        self.expressions = expressions_make(self.plan)
+        if self.expressions == NULL:
+            raise MemoryError
+        self.facts.plan = self.plan
+        self.facts.listener = &plan_listeners(self.plan)[listener]
+        self.facts.http = listener_http(self.plan, self.facts.listener)
+        self.facts.peer = endpoint_of(peer)
+        self.facts.local = endpoint_of(local)
+        date_write(seconds, self.date)
+        self.facts.date = self.date
+        if head:
+            size = request_parse(&self.head, self.raw, len(self.raw), 0, 1 << 20, MAX_FIELDS)
+            if size <= 0:
+                raise ValueError(f"the request is refused with {-size}" if size
+                                 else "the head is not complete")
+            self.facts.base = self.raw
+            self.facts.head = &self.head
+            if not path_normalize(&self.facts, <char *> self.scratch):
+                raise ValueError("the request is refused with 400: its path means nothing")
+        bits[0], bits[1] = random
+        facts_forwarded(&self.facts, bits)
+        if head:
+            self.choose(backend)
+
+    def __dealloc__(self):
+        expressions_free(self.expressions)
+        if self.plan != NULL:
+            unmap_image(self.plan)
+
+    cdef int choose(self, uint32_t backend) except -1:
+        self.facts.route = route_find(&self.facts, self.expressions)
+        if self.facts.route.pool >= self.plan.pool_count:
+            return 0
+        self.facts.pool = &plan_pools(self.plan)[self.facts.route.pool]
+        if backend >= self.facts.pool.primary_count + self.facts.pool.backup_count:
+            return 0
+        self.facts.backend = &pool_backends(self.plan, self.facts.pool)[backend]
+        return 0
+
+    @property
+    def route(self) -> int:
+        """Index of the route among the listener's; -1: none was looked for."""
+        first = <const route_t *> (<const char *> self.plan + self.facts.http.routes.at)
+        return -1 if self.facts.route == NULL else self.facts.route - first
+
+    @property
+    def client(self):
+        return value_of(&self.facts.client)
+
+    @property
+    def secure(self) -> bool:
+        return self.facts.secure != 0
+
+    @property
+    def trusted(self) -> bool:
+        return self.facts.trusted != 0
+
+    @property
+    def request_id(self) -> str:
+        return self.facts.id[:self.facts.id_size].decode("ascii")
+
+    @property
+    def allowed(self) -> bool:
+        """Whether allow and deny of the route let the client in."""
+        return address_allowed(&self.facts)
+
+    def target(self, room=None):
+        """What the backend is asked for."""
+        cdef _Room out = _Room(target_room(&self.facts) if room is None else room)
+        return out.taken(target_write(&self.facts, out.data, out.size))
+
+    def request(self, framing=None, length=None, *, expect: bool = False, upgrade: bool = False,
+                room=None):
+        """The head for the backend; framing and length are the client's unless given."""
+        cdef _Room out = _Room(request_room(&self.facts) if room is None else room)
+        if upgrade:
+            return out.taken(upgrade_write(&self.facts, out.data, out.size))
+        return out.taken(request_write(
+            &self.facts, self.head.framing if framing is None else framing,
+            self.head.length if length is None else length, expect, out.data, out.size))
+
+    def response(self, head: bytes, framing=None, length=None, *, flags: int = 0,
+                 extra: bytes = b"", room=None):
+        """The head for the client of a response; framing and length are the backend's unless
+        given. Raises ValueError for a response that would be refused."""
+        cdef head_t response
+        cdef _Room out
+        if response_parse(&response, head, len(head), 0, 1 << 20, MAX_FIELDS,
+                          self.head.method) != len(head):
+            raise ValueError("this is no whole head of a response")
+        out = _Room(response_room(&self.facts, &response, len(extra)) if room is None else room)
+        return out.taken(response_write(
+            &self.facts, &response, head, response.framing if framing is None else framing,
+            response.length if length is None else length, flags, extra, len(extra),
+            out.data, out.size))
+
+    def answer(self, status: int, flags: int = 0, *, retry_after: int = 0, room=None):
+        """A whole response of lbcore's own."""
+        cdef _Room out = _Room(answer_room(&self.facts, status) if room is None else room)
+        return out.taken(answer_write(&self.facts, status, flags, retry_after, out.data, out.size))
+
+    def repeat(self, times: int, response: bytes = b"") -> int:
+        """Writes the head for the backend, or the one for the client of ``response``, so often,
+        to measure it; returns the bytes of all."""
+        cdef _Room out = _Room(1 << 16)
+        cdef head_t parsed
+        cdef uint64_t total = 0
+        cdef uint32_t left = times
+        if response:
+            if response_parse(&parsed, response, len(response), 0, 1 << 20, MAX_FIELDS,
+                              self.head.method) != len(response):
+                raise ValueError("this is no whole head of a response")
+        while left:
+            left -= 1
+            if response:
+                total += response_write(&self.facts, &parsed, response, parsed.framing,
+                                        parsed.length, 0, NULL, 0, out.data, out.size)
+            else:
+                total += request_write(&self.facts, self.head.framing, self.head.length, False,
+                                       out.data, out.size)
+        return total
+
+
+def trailers(section: bytes, room=None):
+    """What is sent on of a trailer section. Raises ValueError for one that would be refused."""
+    cdef head_t parsed
+    cdef _Room out = _Room(len(section) + MAX_FIELDS + 2 if room is None else room)
+    if trailers_parse(&parsed, section, len(section), 1 << 20, MAX_FIELDS) != len(section):
+        raise ValueError("this is no whole trailer section")
+    return out.taken(trailers_write(&parsed, section, out.data, out.size))
+
+
+def date(seconds: int) -> str:
+    """A time as Date has it."""
+    cdef char out[29]
+    date_write(seconds, out)
+    return out[:29].decode("ascii")
