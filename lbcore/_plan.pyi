@@ -1,6 +1,5 @@
 from collections.abc import Mapping
 from enum import IntFlag
-from typing import Any
 
 from lbcore.config.plan import BackendPlan, ListenerPlan, PoolPlan  # what it is given to read
 

@@ -7,13 +7,12 @@ one mistake is told once.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 from ipaddress import ip_address
 from posixpath import normpath
 
-from lbcore.config import apps
+from lbcore.config import apps, checks_http
+from lbcore.config.findings import Finding, choices, nearest
 from lbcore.config.models import MAX_BACKENDS, Config, Health, Listener, Pool
 from lbcore.config.plan import Address
 from lbcore.config.problems import KeyPath
@@ -21,17 +20,6 @@ from lbcore.config.values import format_duration, parse_backend, parse_bind, par
 
 HTTP_ONLY = ("path", "host", "expect_status", "expect_body")
 CONSISTENT_ONLY = ("hash", "hash_on", "load_bound")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something wrong, or dangerous, with the key at ``path``."""
-
-    path: KeyPath
-    message: str
-    hint: str = ""
-    see: KeyPath = ()                    # a key whose line belongs into the message
-    needs: tuple[KeyPath, ...] = ()      # keys that it depends on, with all that is in them
 
 
 def errors(config: Config, pool_names: Collection[str]) -> Iterator[Finding]:
@@ -46,8 +34,12 @@ def errors(config: Config, pool_names: Collection[str]) -> Iterator[Finding]:
     yield from _binds(config)
     for index, listener in enumerate(config.listener):
         yield from _listener(("listener", index), listener, config, pool_names)
+        yield from checks_http.listener_errors(("listener", index), listener)
+    usage = checks_http.usage(config)
     for name, pool in config.pool.items():
         yield from _pool(("pool", name), name, pool)
+        yield from checks_http.pool_errors(("pool", name), name, pool, usage.get(name, ()))
+    yield from checks_http.total_errors(config)
     yield from _privileges(config)
     total = sum(len(pool.backends) + pool.demo + len(apps.backend_names(pool))
                 for pool in config.pool.values())
@@ -59,7 +51,7 @@ def errors(config: Config, pool_names: Collection[str]) -> Iterator[Finding]:
 
 def warnings(config: Config) -> Iterator[Finding]:
     """What works, and is probably not what was meant, or is dangerous."""
-    used = {listener.pool for listener in config.listener}
+    used = checks_http.usage(config)
     for name in config.pool:
         if name not in used:
             yield Finding(("pool", name), "no listener uses this pool", "remove it, or use it")
@@ -70,6 +62,7 @@ def warnings(config: Config) -> Iterator[Finding]:
             'a unix socket, or "127.0.0.1:PORT"',
         )
     for index, listener in enumerate(config.listener):
+        yield from checks_http.listener_warnings(("listener", index), listener)
         open_to_all = not all(_is_local(parse_bind(text)) for text in listener.bind)
         if listener.proxy_protocol and not listener.proxy_trusted and open_to_all:
             yield Finding(
@@ -95,17 +88,6 @@ def warnings(config: Config) -> Iterator[Finding]:
                 f'shorter than interval, which is "{format_duration(health.interval)}"',
                 needs=((*path, "health", "interval"),),
             )
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The known word closest to one that is not, or "" when none resembles it."""
-    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
-
-
-def choices(words: Iterable[str]) -> str:
-    """Words as a person lists them: ``"a", "b" or "c"``."""
-    quoted = [f'"{word}"' for word in words]
-    return " or ".join(filter(None, [", ".join(quoted[:-1]), quoted[-1]])) if quoted else ""
 
 
 def _names(config: Config) -> Iterator[Finding]:
@@ -165,17 +147,6 @@ def _overlap(one: Address, other: Address) -> bool:
 def _listener(
     path: KeyPath, listener: Listener, config: Config, pool_names: Collection[str]
 ) -> Iterator[Finding]:
-    if listener.pool not in pool_names:
-        close = nearest(listener.pool, pool_names)
-        hint = f'did you mean "{close}"?' if close else ""
-        if not hint and len(pool_names) <= 10:
-            hint = f"the pools are {choices(pool_names)}" if pool_names else ""
-        yield Finding(
-            (*path, "pool"),
-            f'no pool is called "{listener.pool}"',
-            hint or f"define it: [pool.{listener.pool}]",
-            needs=() if pool_names else (("pool",),),
-        )
     if listener.proxy_trusted and not listener.proxy_protocol:
         yield Finding(
             (*path, "proxy_trusted"),
@@ -183,22 +154,44 @@ def _listener(
             "proxy_protocol = true",
             needs=((*path, "proxy_protocol"),),
         )
-    pool = config.pool.get(listener.pool)
-    if pool is None:
-        return
+    told: set[str] = set()
+    for at, name in checks_http.used_pools(path, listener):
+        if name not in pool_names:
+            yield _unknown_pool(at, name, pool_names)
+        elif name in config.pool and name not in told:
+            told.add(name)
+            yield from _loops(path, at, listener, name, config.pool[name])
+
+
+def _unknown_pool(at: KeyPath, name: str, pool_names: Collection[str]) -> Finding:
+    close = nearest(name, pool_names)
+    hint = f'did you mean "{close}"?' if close else ""
+    if not hint and len(pool_names) <= 10:
+        hint = f"the pools are {choices(pool_names)}" if pool_names else ""
+    return Finding(
+        at,
+        f'no pool is called "{name}"',
+        hint or f"define it: [pool.{name}]",
+        needs=() if pool_names else (("pool",),),
+    )
+
+
+def _loops(
+    path: KeyPath, uses: KeyPath, listener: Listener, name: str, pool: Pool
+) -> Iterator[Finding]:
+    """Backends of a pool that are the listener which uses it."""
     binds = [(text, parse_bind(text)) for text in listener.bind]
     for index, backend in enumerate(pool.backends):
         target = parse_backend(backend.address)
         for text, bind in binds:
             if _reaches(target, bind):
-                at: KeyPath = ("pool", listener.pool, "backends", index)
                 yield Finding(
-                    at,
+                    ("pool", name, "backends", index),
                     f'{backend.address} is listener "{listener.name}" itself ({text}), which '
                     "uses this pool: connections would go round for ever",
                     "the address of a server",
                     see=(*path, "bind"),
-                    needs=((*path, "bind"), (*path, "pool")),
+                    needs=((*path, "bind"), uses),
                 )
 
 

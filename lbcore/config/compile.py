@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 from lbcore.config import apps, values
+from lbcore.config.compile_http import http_plan, pool_http_plan
 from lbcore.config.cpus import usable_cpus
+from lbcore.config.http_values import parse_hash_on
 from lbcore.config.models import Backend, Config, Ejection, Health, Listener, Log, Pool
 from lbcore.config.plan import (
+    NO_POOL,
     Address,
     BackendPlan,
     EjectionPlan,
@@ -19,6 +22,7 @@ from lbcore.config.plan import (
     PoolPlan,
     ProxyVersion,
 )
+from lbcore.config.problems import ConfigError, Problem
 
 FAST_INTERVAL_MS = 500
 _PROXY_VERSIONS: dict[str, ProxyVersion] = {"off": 0, "v1": 1, "v2": 2}
@@ -27,8 +31,16 @@ _PROXY_VERSIONS: dict[str, ProxyVersion] = {"off": 0, "v1": 1, "v2": 2}
 def to_plan(config: Config) -> Plan:
     """What a configuration means on this machine, for this user.
 
-    ``config`` comes from ``load``, which has checked what is taken for granted here.
+    ``config`` comes from ``load``, which has checked what is taken for granted here. Raises
+    ConfigError when a file that it names has changed for the worse since then.
     """
+    try:
+        return _plan(config)
+    except values.BadValue as bad:
+        raise ConfigError([Problem("lb.toml", 0, "", bad.message, bad.hint)]) from None
+
+
+def _plan(config: Config) -> Plan:
     process = config.lbcore
     indexes = {name: index for index, name in enumerate(config.pool)}
     return Plan(
@@ -81,14 +93,21 @@ def fast_interval_ms(health: Health) -> int:
 
 
 def _log(log: Log) -> LogPlan:
-    return LogPlan(level=log.level, format=log.format, path=log.path)
+    return LogPlan(
+        level=log.level,
+        format="json" if log.format == "json" else "text",
+        path=log.path,
+        access=log.access or "",
+        access_format="combined" if log.format == "combined" else "json",
+    )
 
 
 def _listener(listener: Listener, pools: dict[str, int]) -> ListenerPlan:
+    pool = pools[listener.pool] if listener.pool is not None else NO_POOL
     return ListenerPlan(
         name=listener.name,
         binds=tuple(values.parse_bind(text) for text in listener.bind),
-        pool=pools[listener.pool],
+        pool=pool,
         protocol=listener.protocol,
         backlog=listener.backlog,
         max_connections=listener.max_connections,
@@ -103,6 +122,7 @@ def _listener(listener: Listener, pools: dict[str, int]) -> ListenerPlan:
         keepalive=listener.keepalive,
         tcp_user_timeout_ms=listener.tcp_user_timeout,
         unix_mode=int(listener.unix_mode, 8),
+        http=http_plan(listener, pool, pools) if listener.protocol == "http" else None,
     )
 
 
@@ -112,7 +132,7 @@ def _pool(name: str, pool: Pool) -> PoolPlan:
         backends=tuple(_backend(backend) for backend in pool.backends),
         balance=pool.balance,
         hash=pool.hash,
-        hash_on=pool.hash_on,
+        hash_on=parse_hash_on(pool.hash_on)[0],
         load_bound=pool.load_bound,
         connect_timeout_ms=pool.connect_timeout,
         connect_attempts=pool.connect_attempts,
@@ -130,6 +150,7 @@ def _pool(name: str, pool: Pool) -> PoolPlan:
         health=_health(pool.health) if pool.health else None,
         ejection=_ejection(pool.ejection),
         demo=pool.demo,
+        http=pool_http_plan(name, pool),
         app=apps.app_plan(pool),
     )
 

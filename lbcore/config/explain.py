@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from lbcore.config.checks import choices, nearest
+from lbcore.config.findings import choices, nearest
 from lbcore.config.models import Config
 from lbcore.config.problems import KeyPath
 
@@ -25,7 +25,30 @@ _ALSO_KNOWN_AS = {
     "maxconn": "max_connections",
     "mode": "protocol",
     "port": "bind",
+    "location": "path",
     "proxy_pass": "pool",
+    "return": "redirect",
+    "rule": "host",
+    "hosts": "host",
+    "method": "methods",
+    "path_prefix": "path",
+    "path_regexp": "path_regex",
+    "regex": "path_regex",
+    "queries": "query",
+    "header": "headers",
+    "routes": "route",
+    "add_header": "response_headers",
+    "proxy_set_header": "request_headers",
+    "client_max_body_size": "max_body",
+    "client_header_timeout": "head_timeout",
+    "client_body_timeout": "body_timeout",
+    "proxy_read_timeout": "read_timeout",
+    "error_page": "error_pages",
+    "set_real_ip_from": "trusted_proxies",
+    "limit_req": "rate_limit",
+    "auth_basic": "auth",
+    "basic_auth": "auth",
+    "access_log": "access",
     "server": "backends",
     "servers": "backends",
     "strategy": "balance",
@@ -35,11 +58,8 @@ _ALSO_KNOWN_AS = {
 }
 # What lbcore does not do in this version, and people will look for.
 _OTHER_PROTOCOLS = {
-    "route": "routes need an HTTP listener, and this version carries tcp only",
-    "routes": "routes need an HTTP listener, and this version carries tcp only",
     "tls": "this version does not end TLS; tcp relays it as it is",
     "cert": "this version does not end TLS; tcp relays it as it is",
-    "access": "this version writes no access log",
 }
 _TYPE_NAMES = {
     str: "a string",
@@ -108,9 +128,11 @@ def _tables() -> list[tuple[str, set[str]]]:
         ("[admin]", ("admin",)),
         ("[log]", ("log",)),
         ("[[listener]]", ("listener", 0)),
+        ("[[listener.route]]", ("listener", 0, "route", 0)),
         ("[pool.NAME]", ("pool", "NAME")),
         ("[pool.NAME.health]", ("pool", "NAME", "health")),
         ("[pool.NAME.ejection]", ("pool", "NAME", "ejection")),
+        ("[pool.NAME.sticky]", ("pool", "NAME", "sticky")),
         ("a backend", ("pool", "NAME", "backends", 0)),
     ]
     return [
@@ -149,6 +171,8 @@ def _wrong_value(error: ErrorDetails, path: KeyPath) -> tuple[str, str]:
             return _bad_pattern(path, value)
         case "too_short":
             return "the list is empty", f"at least {context['min_length']}"
+        case "string_too_short":
+            return "too short", f"at least {context['min_length']} characters"
         case "too_long" | "string_too_long":
             unit = "characters" if kind == "string_too_long" else "items"
             return "too long", f"at most {context['max_length']} {unit}"
@@ -162,13 +186,8 @@ def _not_allowed(path: KeyPath, value: object) -> tuple[str, str]:
     model = model_at(path[:-1])
     annotation = model.model_fields[str(path[-1])].annotation if model else None
     allowed = [str(word) for word in typing.get_args(_bare(annotation))]
-    if path[-1] == "protocol" and value in ("http", "https", "http2", "udp", "tls"):
-        return f'this version carries tcp only, not "{value}"', 'protocol = "tcp"'
-    if path[-1] == "hash_on" and isinstance(value, str):
-        return (
-            f'"{value}" cannot be known on a tcp connection',
-            f"allowed: {choices(allowed)}",
-        )
+    if path[-1] == "protocol" and value in ("https", "http2", "udp", "tls"):
+        return f'this version carries tcp and http, not "{value}"', 'protocol = "http"'
     shown = f'"{value}"' if isinstance(value, str) else _name(value)
     close = nearest(value, allowed) if isinstance(value, str) else ""
     did_you_mean = f'did you mean "{close}"? ' if close else ""

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from lbcore.config import values
+from lbcore.config import http_values, values
 from lbcore.config.values import BadValue
 
 MAX_COUNT = 2**31 - 1            # workers count in 32 bits
@@ -100,6 +100,14 @@ duration_schema = WithJsonSchema(
         "examples": ["500ms", "2s", "5m"],
     }
 )
+size_text = PlainSerializer(http_values.format_size, return_type=str)
+size_schema = WithJsonSchema(
+    {
+        "type": "string",
+        "pattern": r"^(0|[0-9]+(\.[0-9]+)?\s*([KMGT]iB|[kMGT]?B))$",
+        "examples": ["512B", "64KiB", "100MiB"],
+    }
+)
 Duration = Annotated[
     int, BeforeValidator(reading(values.parse_duration)), duration_text, duration_schema
 ]
@@ -108,6 +116,9 @@ PositiveDuration = Annotated[
     BeforeValidator(reading(lambda value: values.parse_duration(value, least_ms=1))),
     duration_text,
     duration_schema,
+]
+Size = Annotated[
+    int, BeforeValidator(reading(http_values.parse_size)), size_text, size_schema
 ]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Share = Annotated[float, Field(ge=0, le=1)]

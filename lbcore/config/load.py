@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lbcore.config import checks
+from lbcore.config import checks, findings
 from lbcore.config.explain import Explained, explain
 from lbcore.config.models import Config
 from lbcore.config.positions import Positions
@@ -78,7 +78,7 @@ def parse(text: str, file: str) -> Loaded:
                 )
             ]
         )
-    config, explained, salvage = _validated(raw)
+    config, explained, salvage = _validated(raw, os.path.dirname(file))  # noqa: PTH120  (keeps "")
     # a misspelt key spoils the one that was meant, unless that is there as well
     spoiled = [one.path if one.spoils in positions.lines else one.spoils for one in explained]
     problems = [source.problem(one.path, one.message, one.hint) for one in explained]
@@ -94,7 +94,7 @@ def parse(text: str, file: str) -> Loaded:
     return Loaded(config, source, sorted(doubts, key=lambda problem: problem.line), text)
 
 
-def _found(source: Source, path: KeyPath, see: KeyPath, finding: checks.Finding) -> Problem:
+def _found(source: Source, path: KeyPath, see: KeyPath, finding: findings.Finding) -> Problem:
     line = source.positions.line(see)
     return source.problem(path, finding.message + (f" (line {line})" if line else ""), finding.hint)
 
@@ -181,13 +181,17 @@ class _Salvage:
         return next(itertools.islice(left, index, None))
 
 
-def _validated(raw: dict[str, Any]) -> tuple[Config, list[Explained], _Salvage]:
-    """A Config of everything that is valid, and what is not."""
+def _validated(raw: dict[str, Any], directory: str) -> tuple[Config, list[Explained], _Salvage]:
+    """A Config of everything that is valid, and what is not.
+
+    ``directory`` is where paths of files in it start.
+    """
+    context = {"directory": directory}
     salvage = _Salvage(raw)
     explained: list[Explained] = []
     while True:
         try:
-            return Config.model_validate(salvage.rest()), explained, salvage
+            return Config.model_validate(salvage.rest(), context=context), explained, salvage
         except ValidationError as error:
             details = error.errors(include_url=False)
         located = []
@@ -270,5 +274,5 @@ def _similar(path: Path) -> str:
         siblings = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
     except OSError:
         return f"there is no directory {path.parent} either"
-    close = checks.nearest(path.name, siblings)
+    close = findings.nearest(path.name, siblings)
     return f'did you mean "{path.parent / close}"?' if close else ""

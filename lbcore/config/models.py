@@ -1,9 +1,9 @@
 """The configuration language: every table and key of lb.toml.
 
-This file is the only place that says which keys exist, what they mean, their types, defaults and
-units. Validation, the JSON Schema (``schema.py``) and the reference (``reference.py``) are made
-from it. What concerns several keys at once is in ``checks.py``; what the values become is in
-``compile.py``.
+This file, ``http_models.py`` and ``apps.py`` are the only place that says which keys exist, what
+they mean, their types, defaults and units. Validation, the JSON Schema (``schema.py``) and the
+reference (``reference.py``) are made from them. What concerns several keys at once is in
+``checks.py``; what the values become is in ``compile.py``.
 
 Strings that hold an address keep the user's words, which ketama hashes and ``lbcore show``
 prints; durations become milliseconds.
@@ -11,11 +11,11 @@ prints; durations become milliseconds.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from lbcore.config import values
+from lbcore.config import http_values, values
 from lbcore.config.apps import AppKeys
 from lbcore.config.fields import (
     BindText,
@@ -36,6 +36,7 @@ from lbcore.config.fields import (
     key,
     reading,
 )
+from lbcore.config.http_models import HttpEjection, HttpListener, HttpPool
 from lbcore.config.values import BadValue
 
 MAX_WORKERS = 64                 # half of the scoreboard's seats: old workers drain beside new ones
@@ -132,14 +133,25 @@ class Log(Table):
     level: Literal["debug", "info", "warning", "error"] = key(
         "info", "The least important messages that are written.", "level"
     )
-    format: Literal["text", "json"] = key("text", "Lines for people or for machines.", "format")
+    format: Literal["text", "json", "combined"] = key(
+        "text",
+        "text: lines for people, and access lines as JSON. json: everything as JSON. combined: "
+        "access lines as Apache and nginx write them, the rest for people.",
+        "format",
+    )
     path: Annotated[Line, as_written(_log_path)] = key(
         "-", '"-" is standard error; otherwise a file, opened again at SIGUSR1.', "absolute path"
     )
+    access: Annotated[Line, as_written(_log_path)] | None = key(
+        None,
+        'The access log, a line for each request or connection: "-" is standard output; otherwise '
+        "a file, opened again at SIGUSR1. Absent: none is written.",
+        "absolute path",
+    )
 
 
-class Listener(Table):
-    """Where clients come in, and which pool serves them."""
+class ListenerKeys(Table):
+    """What a listener has whatever its protocol."""
 
     name: Name = key(..., "Its name in `status`, logs and metrics.", "name")
     bind: Annotated[
@@ -152,10 +164,17 @@ class Listener(Table):
         'Addresses to listen on: "IP:PORT", "[IPv6]:PORT" or "unix:/PATH"; one string, or a list.',
         "address",
     )
-    protocol: Literal["tcp"] = key(
-        "tcp", "What the bytes mean. tcp relays them as they are.", "protocol"
+    protocol: Literal["tcp", "http"] = key(
+        "tcp",
+        "What the bytes mean. tcp relays them as they are. http: each request goes its own way.",
+        "protocol",
     )
-    pool: str = key(..., "The pool that everything goes to.", "name of a pool")
+    pool: str | None = key(
+        None,
+        "The pool that everything goes to; with http, what no route takes. Absent, http only: "
+        "that is answered with 404.",
+        "name of a pool",
+    )
     backlog: int = key(
         4096,
         "Connections that the kernel keeps per worker until it accepts them; "
@@ -174,13 +193,14 @@ class Listener(Table):
     )
     client_idle_timeout: Duration = key(
         "10m",
-        "A connection whose client neither sends nor takes anything for so long is closed. "
+        "tcp: a connection whose client neither sends nor takes anything for so long is closed. "
         '"0": never.',
         "duration",
     )
     half_closed_timeout: Duration = key(
         "30s",
-        "How long a connection may stay silent after one side has finished sending. "
+        "How long a connection (http: one that was upgraded, such as a WebSocket) may stay silent "
+        "after one side has finished sending. "
         '"0": no limit.',
         "duration",
     )
@@ -228,6 +248,18 @@ class Listener(Table):
     unix_mode: Mode = key(
         "0666", "Permissions of unix sockets that lbcore listens on.", "file mode, octal"
     )
+
+
+def _pool_required(schema: dict[str, Any]) -> None:
+    """A tcp listener has nothing but its pool; pydantic cannot say so in the schema."""
+    schema["if"] = {"properties": {"protocol": {"const": "http"}}, "required": ["protocol"]}
+    schema["else"] = {"required": ["pool"]}
+
+
+class Listener(HttpListener, ListenerKeys):
+    """Where clients come in, and which pool serves them."""
+
+    model_config = ConfigDict(json_schema_extra=_pool_required)
 
 
 class Backend(Table):
@@ -306,8 +338,8 @@ class Health(Table):
     )
 
 
-class Ejection(Table):
-    """Taking a backend out because of what real connections meet."""
+class EjectionKeys(Table):
+    """What ejection has whatever the protocol."""
 
     failures: int = key(
         5,
@@ -326,8 +358,12 @@ class Ejection(Table):
     )
 
 
-class Pool(AppKeys):
-    """Backends, and how one of them is picked for a connection."""
+class Ejection(HttpEjection, EjectionKeys):
+    """Taking a backend out because of what real connections and requests meet."""
+
+
+class PoolKeys(Table):
+    """What a pool has whatever the protocol."""
 
     balance: Literal["round_robin", "least_conn", "random", "consistent"] = key(
         "round_robin",
@@ -342,8 +378,12 @@ class Pool(AppKeys):
         "`hash ... consistent` picks.",
         "algorithm",
     )
-    hash_on: Literal["source_ip"] = key(
-        "source_ip", "What consistent hashes: the address of the client.", "key"
+    hash_on: Annotated[str, as_written(http_values.parse_hash_on)] = key(
+        "source_ip",
+        "What consistent hashes: source_ip, the address of the client; with http also header:NAME, "
+        "cookie:NAME, query:NAME, path, or uri (path and query). Without that field, cookie or "
+        "parameter: the address.",
+        "key",
     )
     load_bound: float = key(
         0.0,
@@ -382,17 +422,18 @@ class Pool(AppKeys):
     )
     queue_timeout: PositiveDuration = key(
         "5s",
-        "How long a connection may wait for a backend that is free, before it is reset.",
+        "How long a connection or request may wait for a backend that is free, before it is reset "
+        "or answered with 503.",
         "duration",
     )
     max_queue: Count = key(
         1024,
-        "Connections that may wait at once, over all workers. 0: none waits.",
+        "Connections and requests that may wait at once, over all workers. 0: none waits.",
         "connections",
     )
     server_idle_timeout: Duration = key(
         "10m",
-        "A connection whose backend neither sends nor takes anything for so long is closed. "
+        "tcp: a connection whose backend neither sends nor takes anything for so long is closed. "
         '"0": never.',
         "duration",
     )
@@ -444,6 +485,10 @@ class Pool(AppKeys):
         description="Passive ejection, by what real connections meet. Absent: its defaults.",
         json_schema_extra={"x-unit": "table"},
     )
+
+
+class Pool(AppKeys, HttpPool, PoolKeys):
+    """Backends, and how one of them is picked for a connection or request."""
 
 
 class Config(Table):

@@ -355,3 +355,10 @@ class Plan:
     max_pipes: int = 256         # per worker, for splice
     hang_timeout_ms: int = 10_000    # a worker silent for so long is killed and replaced
     log: LogPlan = field(default_factory=LogPlan)
+
+    def pools_of(self, listener: ListenerPlan) -> tuple[PoolPlan, ...]:
+        """The pools that a listener uses: its own first, then those of its routes in order."""
+        indexes = [listener.pool]
+        if listener.http:
+            indexes += [route.pool for route in listener.http.routes]
+        return tuple(self.pools[index] for index in dict.fromkeys(indexes) if index != NO_POOL)

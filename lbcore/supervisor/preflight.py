@@ -37,7 +37,7 @@ async def try_worker(plan: Plan, directory: Path) -> None:
     instance = Instance(plan.admin, directory / "lock", -1, directory,
                         os.open(directory, os.O_PATH | os.O_DIRECTORY))
     fleet = Fleet(Scoreboard.create(), 0, os.eventfd(0), SocketTable(), instance, Log(),
-                  lambda: (0, 0, 0))
+                  lambda: (0, 0, 0, 0))
     fleet.settings = settings_of(plan)
     rows = image.Rows({}, _numbered(image.pool_keys(plan)), _numbered(image.backend_keys(plan)))
     members = image.members(plan, rows, await image.resolve(plan, {}))
