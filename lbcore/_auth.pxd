@@ -12,7 +12,7 @@ cdef enum AuthResult:
 cdef enum:
     AUTH_USER = 64              # longest user name, in bytes
 
-ctypedef struct auth_t          # one per worker: what was verified, and the budget
+ctypedef void auth_t            # one per worker: what was verified, and the budget; opaque
 
 cdef auth_t *auth_make() noexcept nogil
 cdef void auth_free(auth_t *auth) noexcept nogil

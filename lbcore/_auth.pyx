@@ -52,7 +52,7 @@ ctypedef struct verdict_t:
     uint64_t until_ms           # 0: never used
     bint good
 
-ctypedef struct auth_t:
+ctypedef struct memory_t:      # what an auth_t points to
     uint64_t secret[2]
     int64_t credit_us           # hashing that may be done now; negative after an expensive one
     uint64_t credited_ms        # up to when credit was given; 0: never
@@ -63,7 +63,7 @@ ctypedef struct auth_t:
 
 cdef auth_t *auth_make() noexcept nogil:
     """What a worker needs to verify; NULL without memory or randomness."""
-    cdef auth_t *auth = <auth_t *> calloc(1, sizeof(auth_t))
+    cdef memory_t *auth = <memory_t *> calloc(1, sizeof(memory_t))
     if auth != NULL and getrandom(auth.secret, sizeof(auth.secret), 0) != sizeof(auth.secret):
         free(auth)
         return NULL
@@ -145,7 +145,7 @@ cdef int credentials(const char *value, uint32_t size, char *out, uint32_t *name
 
 # ---- what was verified -------------------------------------------------------------------------
 
-cdef verdict_t *remembered(auth_t *auth, uint64_t key, uint64_t now_ms) noexcept nogil:
+cdef verdict_t *remembered(memory_t *auth, uint64_t key, uint64_t now_ms) noexcept nogil:
     cdef verdict_t *verdicts = auth.verdicts[key % SETS]
     cdef uint32_t way
     for way in range(WAYS):
@@ -154,7 +154,7 @@ cdef verdict_t *remembered(auth_t *auth, uint64_t key, uint64_t now_ms) noexcept
     return NULL
 
 
-cdef void remember(auth_t *auth, uint64_t key, bint good, uint64_t now_ms) noexcept nogil:
+cdef void remember(memory_t *auth, uint64_t key, bint good, uint64_t now_ms) noexcept nogil:
     """In the place of one that has expired, else of a bad one, else, if it is good, of the good one
     that was asked for longest ago: guessing pushes nobody out."""
     cdef verdict_t *verdicts = auth.verdicts[key % SETS]
@@ -176,7 +176,7 @@ cdef void remember(auth_t *auth, uint64_t key, bint good, uint64_t now_ms) noexc
 
 # ---- hashing -----------------------------------------------------------------------------------
 
-cdef bint may_compute(auth_t *auth, uint64_t now_ms) noexcept nogil:
+cdef bint may_compute(memory_t *auth, uint64_t now_ms) noexcept nogil:
     cdef uint64_t passed = 0
     if auth.credited_ms == 0:
         auth.credit_us = SAVED
@@ -206,7 +206,7 @@ cdef bint same(const char *a, const char *b, size_t size) noexcept nogil:
     return different == 0
 
 
-cdef bint compute(auth_t *auth, const char *password, const char *hash,
+cdef bint compute(memory_t *auth, const char *password, const char *hash,
                   uint32_t size) noexcept nogil:
     """Whether a password has this hash, at the cost that the hash asks for."""
     cdef char setting[HASH]
@@ -238,7 +238,7 @@ cdef const user_t *user_named(const plan_header_t *plan, const route_t *route, c
     return &users[text_hash(name, size) % route.users.count]
 
 
-cdef int verify(auth_t *auth, const plan_header_t *plan, const route_t *route, const char *said,
+cdef int verify(memory_t *auth, const plan_header_t *plan, const route_t *route, const char *said,
                 uint32_t length, uint32_t name, uint64_t now_ms) noexcept nogil:
     cdef bint known = False
     cdef bint good
@@ -274,7 +274,7 @@ cdef int auth_check(auth_t *auth, const plan_header_t *plan, const route_t *rout
     length = credentials(value, size, said, &name)
     result = AUTH_NO
     if length >= 0:
-        result = verify(auth, plan, route, said, <uint32_t> length, name, now_ms)
+        result = verify(<memory_t *> auth, plan, route, said, <uint32_t> length, name, now_ms)
     if result == AUTH_YES:
         memcpy(user, said, name)
         user_size[0] = name
@@ -349,4 +349,4 @@ cdef class Auth:
     @property
     def computed(self) -> int:
         """Hashes that were computed."""
-        return self.auth.computed
+        return (<memory_t *> self.auth).computed

@@ -9,15 +9,21 @@
 
 from libc.stdint cimport uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 
 from lbcore._access cimport access_close, access_flush, access_open
 from lbcore._balance cimport picker_free, picker_init
+from lbcore._conn cimport (
+    conn_event, conn_open, conn_origin_event, conn_timeout, web_drain, web_end_all, web_free,
+    web_make, web_plan_changed, web_work,
+)
+from lbcore._expressions cimport expressions_make
 from lbcore._loop cimport (
     NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS, SEEK_SESSION,
-    TAG_ACCEPTOR, TAG_CLIENT, TAG_MASK, TAG_SERVER, TAG_WATCH, acceptor_t, loop_t, plan_ref_t,
-    queue_t,
+    TAG_ACCEPTOR, TAG_CLIENT, TAG_CONN, TAG_MASK, TAG_ORIGIN, TAG_SERVER, TAG_WATCH, TIMER_CONN,
+    TIMER_ORIGIN, acceptor_t, loop_t, plan_ref_t, queue_t,
 )
-from lbcore._plan cimport listener_t, map_image, plan_listeners
+from lbcore._plan cimport LISTENER_HTTP, listener_t, map_image, plan_listeners
 from lbcore._relay cimport pipes_trim, relay_free, relay_init
 from lbcore._scoreboard cimport (
     END_SHUTDOWN, MAX_LISTENERS, MAX_POOLS, SEAT_DRAINING, SEAT_SERVING, Scoreboard,
@@ -27,7 +33,9 @@ from lbcore._session cimport (
     CHUNK, SESSION_DEAD, chunk_t, session_client_event, session_end, session_found, session_open,
     session_server_event, session_t, session_timeout, session_work, sessions_bury,
 )
+from lbcore._origin cimport origin_timeout
 from lbcore._timers cimport timer_node_t, wheel_advance, wheel_init, wheel_timeout
+from lbcore._web cimport conn_t, origin_t, web_t
 from lbcore.includes.atomics cimport add32, add_below32, store32, store64, sub32
 from lbcore.includes.linux cimport (
     CLOCK_MONOTONIC, EAGAIN, ECONNABORTED, EINTR, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM,
@@ -144,7 +152,10 @@ cdef int accept_some(loop_t *loop, acceptor_t *acceptor, int most) noexcept nogi
         if fd >= 0:
             if not limit:
                 add32(open_now, 1)
-            session_open(loop, acceptor, fd, &address, <uint32_t> length)
+            if listener.flags & LISTENER_HTTP:
+                conn_open(loop, acceptor, fd, &address, <uint32_t> length)
+            else:
+                session_open(loop, acceptor, fd, &address, <uint32_t> length)
             continue
         if limit:
             sub32(open_now, 1)
@@ -219,7 +230,7 @@ cdef void resume_acceptors(loop_t *loop) noexcept nogil:
 
 cdef int time_to_sleep(const loop_t *loop, uint64_t until) noexcept nogil:
     cdef int sleep
-    if loop.work_head != NULL or loop.dead != NULL or (loop.draining and loop.sessions == 0):
+    if loop.work_head != NULL or loop.dead != NULL or loop.web_busy or (loop.draining and loop.sessions == 0):
         return 0
     sleep = wheel_timeout(&loop.wheel, loop.now, LONGEST_SLEEP)
     if loop.resume_at:
@@ -261,6 +272,11 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
         elif data & TAG_MASK == TAG_SERVER:
             session_server_event(
                 loop, <session_t *> <uintptr_t> (data - TAG_SERVER), events[i].events)
+        elif data & TAG_MASK == TAG_CONN:
+            conn_event(loop, <conn_t *> <uintptr_t> (data - TAG_CONN), events[i].events)
+        elif data & TAG_MASK == TAG_ORIGIN:
+            conn_origin_event(
+                loop, <origin_t *> <uintptr_t> (data - TAG_ORIGIN), events[i].events)
         elif data & TAG_MASK == TAG_ACCEPTOR:
             acceptor_event(loop, <acceptor_t *> <uintptr_t> (data - TAG_ACCEPTOR))
         else:
@@ -269,7 +285,12 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
         timer = wheel_advance(&loop.wheel, loop.now)
         if timer == NULL:
             break
-        session_timeout(loop, <session_t *> timer)
+        if timer.kind == TIMER_CONN:
+            conn_timeout(loop, <conn_t *> timer)
+        elif timer.kind == TIMER_ORIGIN:
+            origin_timeout(loop, <web_t *> loop.web, <origin_t *> timer)
+        else:
+            session_timeout(loop, <session_t *> timer)
     work = <session_t *> loop.work_head
     loop.work_head = NULL
     loop.work_tail = NULL
@@ -281,6 +302,8 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
         queues_poll(loop)
     if loop.resume_at and loop.resume_at <= loop.now:
         resume_acceptors(loop)
+    if loop.web != NULL:
+        loop.web_busy = web_work(loop, <web_t *> loop.web)
     sessions_bury(loop)
     # Not at the first place that comes free: at the limit, each end of a connection makes one.
     if loop.exhausted and loop.now - loop.exhausted_at >= CALM and room_for_one(loop):
@@ -360,6 +383,8 @@ cdef class Loop:
             loop.chunks = chunk.next
             free(chunk.sessions)
             free(chunk)
+        if loop.web != NULL:
+            web_free(loop, <web_t *> loop.web)
         relay_free(&loop.relay)
         picker_free(&loop.picker)
         free(loop.queues)
@@ -464,6 +489,11 @@ cdef class Loop:
             raise
         plan.references = 1
         plan.expressions = NULL
+        if plan.image.expressions.count:
+            plan.expressions = expressions_make(plan.image)
+        if (plan.image.expressions.count and plan.expressions == NULL) or not self.make_web():
+            plan_release(plan)
+            raise MemoryError
         if any(not 0 <= index < plan.image.listener_count for index in served.values()):
             plan_release(plan)
             raise KeyError("a socket is to serve a listener that the plan does not have")
@@ -492,9 +522,20 @@ cdef class Loop:
             acceptor = following
         loop.plan = plan
         share_descriptors(loop)
+        if loop.web != NULL:
+            web_plan_changed(loop, <web_t *> loop.web)
         store32(&loop.seat.plan_version, plan.image.version)
         if old != NULL:
             plan_release(old)
+
+    cdef bint make_web(self):
+        """The HTTP side; False without memory."""
+        cdef uint64_t seed[2]
+        if self.loop.web == NULL:
+            raw = os.urandom(sizeof(seed))
+            memcpy(seed, <const char *> raw, sizeof(seed))
+            self.loop.web = web_make(&self.loop, seed)
+        return self.loop.web != NULL
 
     cdef listen_no_more(self, dict served):
         """Takes back what ``apply`` did before it found that it cannot go on."""
@@ -544,6 +585,8 @@ cdef class Loop:
                 acceptor_close(&self.loop, acceptor)
             acceptor = following
         self.loop.draining = 1
+        if self.loop.web != NULL:
+            web_drain(&self.loop, <web_t *> self.loop.web)
         store32(&self.loop.seat.state, SEAT_DRAINING)
 
     def end_all(self) -> None:
@@ -555,6 +598,8 @@ cdef class Loop:
                 if chunk.sessions[i].state != SESSION_DEAD:
                     session_end(&self.loop, &chunk.sessions[i], END_SHUTDOWN, True)
             chunk = chunk.next
+        if self.loop.web != NULL:
+            web_end_all(&self.loop, <web_t *> self.loop.web)
 
     def run(self, most_ms: int = -1) -> int:
         """Serves until a watched descriptor is readable, a notice stands or the drain is done.

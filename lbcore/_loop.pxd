@@ -101,6 +101,7 @@ ctypedef struct loop_t:
     void *dead
     void *chunks                # chunk_t *: all sessions there are
     void *web                   # web_t *: the HTTP side; NULL before the first http listener
+    uint32_t web_busy           # it has deferred work
     access_t access
     # Called when a seeker that waited may go on; `result` is a SeekResult.
     void (*found[2])(loop_t *loop, void *owner, int result) noexcept nogil

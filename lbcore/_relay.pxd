@@ -6,6 +6,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
+from lbcore.includes.linux cimport EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+
 cdef enum EndFlag:              # what is known about one socket
     READABLE = 1                # a read may find something
     WRITABLE = 2                # a write may succeed
@@ -27,6 +29,7 @@ cdef enum FlowResult:
     FLOW_DONE = 2               # source ended and everything is delivered
     FLOW_SOURCE_ERROR = 3
     FLOW_DESTINATION_ERROR = 4
+    FLOW_FULL = 5               # relay.most bytes were read, and everything is delivered
 
 cdef enum:
     SCRATCH = 65536             # bytes read at once
@@ -69,11 +72,28 @@ ctypedef struct relay_t:        # one per worker
     uint32_t pipes_free
     uint32_t max_pipes
     uint32_t denied             # times still to copy before a new pipe is tried again
+    uint64_t most               # flow_pump reads no more than this; UINT64_MAX but for a moment
     uint64_t taken              # bytes the last flow_pump read
     uint64_t given              # bytes the last flow_pump delivered
 
 cdef inline char *buffer_data(buffer_t *buffer) noexcept nogil:
     return <char *> buffer + sizeof(buffer_t)
+
+cdef inline void note_events(end_t *end, uint32_t events) noexcept nogil:
+    """Remembers what an epoll event says about a socket."""
+    if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        end.flags |= READABLE
+    if events & EPOLLOUT:
+        end.flags |= WRITABLE
+    if events & EPOLLPRI:
+        # Reads stop at the mark of urgent data, so a short read says nothing any more.
+        end.flags |= BOUNDARIES | URGENT
+    if events & EPOLLERR:
+        # EPOLLRDHUP comes with a reset too. What was received before it is read up to the error:
+        # a short read must not pass for the end.
+        end.flags |= FAILED | BOUNDARIES
+    elif events & EPOLLRDHUP:
+        end.flags |= FIN
 
 cdef bint relay_init(relay_t *relay) noexcept nogil
 cdef void relay_free(relay_t *relay) noexcept nogil
@@ -85,6 +105,9 @@ cdef void pipes_trim(relay_t *relay) noexcept nogil
 
 # Moves what can be moved now. Sets relay.taken and relay.given.
 cdef int flow_pump(relay_t *relay, flow_t *flow, end_t *source, end_t *destination) noexcept nogil
+
+# Delivers what is held, and reads nothing. FLOW_DONE when nothing is left.
+cdef int flow_flush(relay_t *relay, flow_t *flow, end_t *destination) noexcept nogil
 
 # Gives back what a flow of an ending connection still owns.
 cdef void flow_drop(relay_t *relay, flow_t *flow) noexcept nogil

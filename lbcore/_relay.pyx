@@ -9,7 +9,7 @@
 #   stands is the end, and the read that would return 0 is saved.
 # - The last bytes before an end go out with MSG_MORE: the FIN that follows rides on them.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -32,6 +32,7 @@ cdef uint32_t *SIZES = [SMALL_BUFFER, MEDIUM_BUFFER, SCRATCH]
 cdef bint relay_init(relay_t *relay) noexcept nogil:
     """Zeroed memory in, a usable relay out; False without memory."""
     relay.scratch = <char *> malloc(SCRATCH)
+    relay.most = UINT64_MAX
     return relay.scratch != NULL
 
 
@@ -223,7 +224,10 @@ cdef void source_drained(flow_t *flow, end_t *source) noexcept nogil:
 cdef int copy_once(relay_t *relay, flow_t *flow, end_t *source, end_t *destination) noexcept nogil:
     """One read into the scratch buffer and one write out of it; FLOW_DONE to go on."""
     cdef ssize_t got, sent
-    got = recv(source.fd, relay.scratch, SCRATCH, 0)
+    cdef size_t room = SCRATCH
+    if relay.most - relay.taken < room:
+        room = relay.most - relay.taken
+    got = recv(source.fd, relay.scratch, room, 0)
     if got <= 0:
         if got == 0:
             source.flags &= ~<uint32_t> READABLE
@@ -235,8 +239,9 @@ cdef int copy_once(relay_t *relay, flow_t *flow, end_t *source, end_t *destinati
         return FLOW_DONE if errno == EINTR else FLOW_SOURCE_ERROR
     relay.taken += <uint64_t> got
     flow.burst += <uint32_t> got
-    if got == SCRATCH:
-        flow.flags |= SPLICE
+    if got == room:
+        if got == SCRATCH:
+            flow.flags |= SPLICE
     elif not source.flags & BOUNDARIES:
         source_drained(flow, source)
         if source.flags & FIN:
@@ -258,12 +263,15 @@ cdef int splice_once(
         relay_t *relay, flow_t *flow, end_t *source, end_t *destination) noexcept nogil:
     """One splice into the flow's pipe; FLOW_DONE to go on, which delivers it."""
     cdef ssize_t got
+    cdef size_t room = PIPE_SIZE
     if flow.pipe == NULL:
         flow.pipe = pipe_take(relay)
         if flow.pipe == NULL:
             return copy_once(relay, flow, source, destination)
     # The pipe is empty here, so EAGAIN can only mean that the socket is.
-    got = splice(source.fd, NULL, flow.pipe.write_fd, NULL, PIPE_SIZE,
+    if relay.most - relay.taken < room:
+        room = relay.most - relay.taken
+    got = splice(source.fd, NULL, flow.pipe.write_fd, NULL, room,
                  SPLICE_F_MOVE | SPLICE_F_NONBLOCK)
     if got > 0:
         flow.pipe.held = <uint32_t> got
@@ -287,32 +295,38 @@ cdef int splice_once(
     return FLOW_SOURCE_ERROR
 
 
+cdef int flow_flush(relay_t *relay, flow_t *flow, end_t *destination) noexcept nogil:
+    cdef int result
+    if flow.held != NULL:
+        if not destination.flags & WRITABLE:
+            return FLOW_WAIT
+        result = deliver_held(relay, flow, destination)
+        if result != FLOW_DONE:
+            return result
+    if flow.pipe != NULL and flow.pipe.held:
+        if not destination.flags & WRITABLE:
+            return FLOW_WAIT
+        return deliver_pipe(relay, flow, destination)
+    return FLOW_DONE
+
+
 cdef int flow_pump(relay_t *relay, flow_t *flow, end_t *source, end_t *destination) noexcept nogil:
     """Moves what can be moved now and says (FlowResult) what comes next."""
     cdef int result
     relay.taken = 0
     relay.given = 0
     while True:
-        if flow.held != NULL:
-            if not destination.flags & WRITABLE:
-                return FLOW_WAIT
-            result = deliver_held(relay, flow, destination)
-            if result != FLOW_DONE:
-                return result
-        if flow.pipe != NULL and flow.pipe.held:
-            if not destination.flags & WRITABLE:
-                return FLOW_WAIT
-            result = deliver_pipe(relay, flow, destination)
-            if result != FLOW_DONE:
-                return result
+        result = flow_flush(relay, flow, destination)
+        if result != FLOW_DONE:
+            return result
         if flow.flags & EOF:
             if flow.pipe != NULL:
                 pipe_give(relay, flow)
             return FLOW_DONE
-        if not source.flags & READABLE:
+        if relay.taken >= relay.most or not source.flags & READABLE:
             if flow.pipe != NULL:
                 pipe_give(relay, flow)
-            return FLOW_WAIT
+            return FLOW_FULL if relay.taken >= relay.most else FLOW_WAIT
         if not destination.flags & WRITABLE:
             return FLOW_WAIT
         if relay.taken >= TURN_BUDGET:

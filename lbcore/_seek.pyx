@@ -12,6 +12,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from lbcore._balance cimport PICK_FULL, pick, release
+from lbcore._expressions cimport expressions_free, expressions_t
 from lbcore._loop cimport (
     RESERVED_DESCRIPTORS, SEEK_NOBODY, SEEK_WAITS, backend_counters, clock_us, pool_counters,
     queue_t,
@@ -32,6 +33,8 @@ cdef inline const pool_t *pool_of(const seeker_t *seeker) noexcept nogil:
 cdef void plan_release(plan_ref_t *plan) noexcept nogil:
     plan.references -= 1
     if plan.references == 0:
+        if plan.expressions != NULL:
+            expressions_free(<expressions_t *> plan.expressions)
         unmap_image(plan.image)
         free(plan)
 

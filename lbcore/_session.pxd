@@ -4,8 +4,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from lbcore._loop cimport acceptor_t, loop_t, seeker_t
 from lbcore._proxy cimport endpoint_t
-from lbcore._relay cimport end_t, flow_t
+from lbcore._relay cimport buffer_t, end_t, flow_t
 from lbcore._timers cimport timer_node_t
+from lbcore._web cimport conn_t, exchange_t
 
 # The states of a connection. Every transition is in _session.pyx, and the diagram in
 # docs/internals/life-of-a-connection.md shows them all.
@@ -18,12 +19,11 @@ cdef enum SessionState:
     SESSION_DEAD = 5            # freed at the end of the turn
 
 cdef enum SessionFlag:
-    SOURCE_COUNTED = 1          # in the table of connections per source
-    WORK_LISTED = 2             # on the list of deferred work
-    TUNED = 4                   # long-lived: keep-alive probes and user timeout are set
-    SERVER_LOST = 8             # writes to the server failed: reset when its last bytes are out
-    HAS_DESTINATION = 16        # a PROXY header said where the client had connected to
-    TUNNEL = 32                 # an HTTP request became it: `tunnel` is told of its end
+    WORK_LISTED = 1             # on the list of deferred work
+    TUNED = 2                   # long-lived: keep-alive probes and user timeout are set
+    SERVER_LOST = 4             # writes to the server failed: reset when its last bytes are out
+    HAS_DESTINATION = 8         # a PROXY header said where the client had connected to
+    TUNNEL = 16                 # an HTTP request became it: `tunnel` is told of its end
 
 ctypedef struct session_t:      # a connection: both sockets and what is between them
     timer_node_t timer          # first: a timer is its session
@@ -35,7 +35,7 @@ ctypedef struct session_t:      # a connection: both sockets and what is between
     session_t *next             # free list, or list of the dead
     session_t *work             # list of deferred work
     void *tunnel                # the exchange that it came from
-    uint64_t source_key
+    uint64_t source_key         # 0: not in the table of connections per source
     uint32_t client_active      # ms since the loop started, when its last byte moved
     uint32_t server_active
     uint32_t half_closed        # likewise, when one direction ended; 0: both open
@@ -65,6 +65,11 @@ cdef void session_server_event(loop_t *loop, session_t *session, uint32_t events
 cdef void session_timeout(loop_t *loop, session_t *session) noexcept nogil
 cdef void session_work(loop_t *loop, session_t *session) noexcept nogil
 cdef void session_end(loop_t *loop, session_t *session, int reason, bint abort) noexcept nogil
+
+# Makes a tunnel of an HTTP connection: takes both sockets, the reservation, what was read of the
+# client's bytes (conn.rest) and `down`, which is for the client. False: no memory, nothing is taken.
+cdef bint session_tunnel(loop_t *loop, conn_t *conn, exchange_t *exchange,
+                         buffer_t *down) noexcept nogil
 
 # Called when a session that waited for a backend may go on.
 cdef void session_found(loop_t *loop, void *session, int result) noexcept nogil

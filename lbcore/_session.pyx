@@ -14,30 +14,32 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from lbcore._arrive cimport (
+    ARRIVAL_GONE, ARRIVAL_MALFORMED, ARRIVAL_MORE, ARRIVAL_RESET, proxy_expected, proxy_read,
+    source_enter,
+)
 from lbcore._balance cimport cursor_begin
 from lbcore._loop cimport (
-    INPUT, NOTICE_TROUBLE, SEEK_NOBODY, TAG_CLIENT, TAG_SERVER, backend_counters, clock_us,
+    INPUT, NOTICE_TROUBLE, SEEK_NOBODY, SEEK_SESSION, TAG_CLIENT, TAG_SERVER, backend_counters, clock_us,
     epoll_add, epoll_change, listener_counters, min_time, relative,
 )
 from lbcore._plan cimport (
-    KETAMA, LISTENER_PROXY_IN, MAGLEV, cidr_t, listener_t, plan_listeners, plan_pools,
-    pool_backends, pool_t,
+    KETAMA, MAGLEV, http_t, listener_http, listener_t, plan_header_t, plan_listeners, plan_pools,
+    pool_backends, pool_t, route_t,
 )
 from lbcore._proxy cimport (
-    PROXY_MAX, PROXY_MORE, PROXY_OUT_MAX, cidr_contains, endpoint_from_sockaddr, endpoint_text,
-    proxy_build, proxy_parse,
+    PROXY_OUT_MAX, endpoint_from_sockaddr, endpoint_text, proxy_build,
 )
 from lbcore._relay cimport (
     BOUNDARIES, CLOSED, EOF, FAILED, FIN, FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_ERROR, FLOW_WAIT,
     MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, URGENT, WRITABLE, buffer_data,
-    buffer_give, buffer_t, buffer_take, flow_drop, flow_pump,
+    buffer_give, buffer_t, buffer_take, flow_drop, flow_pump, note_events,
 )
 from lbcore._scoreboard cimport (
     END_CLIENT_GONE, END_CLIENT_IDLE, END_CLIENT_RESET, END_CONNECT_FAILED, END_HALF_CLOSED,
     END_INTERNAL, END_NO_BACKEND, END_NORMAL, END_PROXY_MALFORMED, END_PROXY_TIMEOUT,
     END_QUEUE_FULL, END_QUEUE_TIMEOUT, END_SERVER_IDLE, END_SERVER_RESET, END_SOURCE_LIMIT,
-    NO_ROW, backend_counters_t, histogram_bucket, listener_counters_t, source_add, source_count,
-    source_key, source_remove,
+    NO_ROW, backend_counters_t, histogram_bucket, listener_counters_t, source_remove,
 )
 from lbcore._seek cimport (
     RETRY_PAUSE, SEEK_NO_BACKEND, SEEK_PAUSE, SEEK_QUEUED, SEEK_READY, SEEK_SPENT, close_socket,
@@ -50,7 +52,7 @@ from lbcore._upstream cimport (
 )
 from lbcore.includes.atomics cimport sub32
 from lbcore.includes.linux cimport (
-    EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP, MSG_PEEK, SHUT_WR,
+    EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLOUT, SHUT_WR,
     close, errno, getsockname, recv, shutdown, sockaddr, sockaddr_storage, socklen_t, ssize_t,
 )
 
@@ -147,7 +149,7 @@ cdef void session_end(loop_t *loop, session_t *s, int reason, bint abort) noexce
     close_socket(&s.server, abort)
     close_socket(&s.client, abort)
     seek_release(loop, &s.seek)
-    if s.flags & SOURCE_COUNTED:
+    if s.source_key:
         source_remove(&loop.board, loop.seat_index, s.source_key)
     counters.connections -= 1
     counters.ended[reason] += 1
@@ -166,18 +168,6 @@ cdef void session_end(loop_t *loop, session_t *s, int reason, bint abort) noexce
 
 
 # ---- the beginning -----------------------------------------------------------------------------
-
-cdef bint is_trusted(const session_t *s, const listener_t *listener) noexcept nogil:
-    cdef const cidr_t *cidr
-    cdef uint32_t i
-    if listener.trusted_count == 0:
-        return True
-    cidr = <const cidr_t *> (<const char *> s.seek.plan.image + listener.trusted_offset)
-    for i in range(listener.trusted_count):
-        if cidr_contains(&cidr[i], &s.source):
-            return True
-    return False
-
 
 cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *address,
                        uint32_t length) noexcept nogil:
@@ -212,7 +202,7 @@ cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *a
     share_descriptors(loop)
     loop.seat.accepted += 1
 
-    if listener.flags & LISTENER_PROXY_IN and is_trusted(s, listener):
+    if proxy_expected(s.seek.plan.image, listener, &s.source):
         s.state = SESSION_PROXY
         if not epoll_add(loop, s, fd, TAG_CLIENT, INPUT):
             session_end(loop, s, END_INTERNAL, True)
@@ -276,31 +266,17 @@ cdef bint read_early(loop_t *loop, session_t *s) noexcept nogil:
 
 
 cdef void read_proxy_header(loop_t *loop, session_t *s) noexcept nogil:
-    """Looks for a whole header without taking anything else out of the socket."""
-    cdef ssize_t got = recv(s.client.fd, loop.relay.scratch, PROXY_MAX, MSG_PEEK)
-    cdef int length
-    if got < 0:
-        if errno != EAGAIN and errno != EINTR:
-            session_end(loop, s, END_CLIENT_GONE, True)
+    cdef int arrival = proxy_read(loop, &s.client, &s.source, &s.destination)
+    if arrival == ARRIVAL_MORE:
         return
-    if got == 0:
-        session_end(loop, s, END_CLIENT_GONE, False)
+    if arrival == ARRIVAL_GONE or arrival == ARRIVAL_RESET:
+        session_end(loop, s, END_CLIENT_GONE, arrival == ARRIVAL_RESET)
         return
-    length = proxy_parse(
-        <const uint8_t *> loop.relay.scratch, <size_t> got, &s.source, &s.destination)
-    if length == PROXY_MORE and got < PROXY_MAX:
-        if s.client.flags & FAILED:
-            session_end(loop, s, END_CLIENT_GONE, True)
-        elif s.client.flags & FIN:
-            session_end(loop, s, END_PROXY_MALFORMED, True)
-        return
-    if length <= 0:
+    if arrival == ARRIVAL_MALFORMED:
         session_end(loop, s, END_PROXY_MALFORMED, True)
         return
-    recv(s.client.fd, loop.relay.scratch, <size_t> length, 0)
     if s.destination.family:
         s.flags |= HAS_DESTINATION
-    s.client.flags |= READABLE
     timer_clear(&loop.wheel, &s.timer)
     if read_early(loop, s):
         session_begin(loop, s)
@@ -309,16 +285,9 @@ cdef void read_proxy_header(loop_t *loop, session_t *s) noexcept nogil:
 cdef void session_begin(loop_t *loop, session_t *s) noexcept nogil:
     """The client's address is known: limits, then a backend."""
     cdef const listener_t *listener = listener_of(s)
-    if listener.max_per_source and s.source.family:
-        s.source_key = source_key(&loop.board, listener.row, s.source.address,
-                                  4 if s.source.family == 4 else 16)
-        if source_count(&loop.board, s.source_key) >= listener.max_per_source:
-            session_end(loop, s, END_SOURCE_LIMIT, True)
-            return
-        if source_add(&loop.board, loop.seat_index, s.source_key):
-            s.flags |= SOURCE_COUNTED
-        else:
-            loop.seat.sources_untracked += 1
+    if not source_enter(loop, listener, &s.source, &s.source_key):
+        session_end(loop, s, END_SOURCE_LIMIT, True)
+        return
     if loop.queues[s.seek.pool_row].length:
         queue_poll(loop, s.seek.pool_row)       # who waits comes first
     s.seek.deadline = loop.now + pool_of(s).connect_budget
@@ -442,6 +411,47 @@ cdef void established(loop_t *loop, session_t *s) noexcept nogil:
         run_up(loop, s)
 
 
+cdef bint session_tunnel(loop_t *loop, conn_t *conn, exchange_t *exchange,
+                         buffer_t *down) noexcept nogil:
+    cdef session_t *s = session_new(loop)
+    if s == NULL:
+        return False
+    s.seek = exchange.seek
+    s.seek.kind = SEEK_SESSION
+    s.seek.owner = s
+    s.seek.plan.references += 1
+    exchange.seek.backend_row = NO_ROW      # the place at the backend is the session's now
+    s.listener = conn.listener
+    s.listener_row = conn.listener_row
+    s.source = conn.peer
+    s.source_key = conn.source_key
+    s.client = conn.client
+    s.server = exchange.origin.end
+    s.client.flags |= READABLE
+    s.server.flags |= READABLE
+    s.up.held = conn.rest
+    s.down.held = down
+    s.flags = TUNNEL
+    s.tunnel = exchange
+    s.idle = tunnel_timeout(exchange)
+    epoll_change(loop, s, s.client.fd, TAG_CLIENT,
+                 INPUT | (EPOLLOUT if s.client.flags & OUT_ARMED else 0))
+    epoll_change(loop, s, s.server.fd, TAG_SERVER,
+                 INPUT | (EPOLLOUT if s.server.flags & OUT_ARMED else 0))
+    s.state = SESSION_RELAY
+    s.client_active = relative(loop)
+    s.server_active = s.client_active
+    timer_set(&loop.wheel, &s.timer, next_look(loop, s))
+    defer(loop, s)
+    return True
+
+
+cdef uint32_t tunnel_timeout(const exchange_t *exchange) noexcept nogil:
+    cdef const plan_header_t *plan = exchange.seek.plan.image
+    cdef const http_t *http = listener_http(plan, plan_listeners(plan) + exchange.conn.listener)
+    return (<const route_t *> (<const char *> plan + http.routes.at))[exchange.route].tunnel_timeout
+
+
 # ---- relaying ----------------------------------------------------------------------------------
 
 cdef inline void count_up(loop_t *loop, session_t *s, uint64_t given) noexcept nogil:
@@ -542,22 +552,6 @@ cdef bint pass_end(loop_t *loop, session_t *s, flow_t *flow, flow_t *other,
     if half_closed:
         timer_set(&loop.wheel, &s.timer, min_time(loop.now + half_closed, next_look(loop, s)))
     return True
-
-
-cdef void note_events(end_t *end, uint32_t events) noexcept nogil:
-    if events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
-        end.flags |= READABLE
-    if events & EPOLLOUT:
-        end.flags |= WRITABLE
-    if events & EPOLLPRI:
-        # Reads stop at the mark of urgent data, so a short read says nothing any more.
-        end.flags |= BOUNDARIES | URGENT
-    if events & EPOLLERR:
-        # EPOLLRDHUP comes with a reset too. What was received before it is read up to the error:
-        # a short read must not pass for the end.
-        end.flags |= FAILED | BOUNDARIES
-    elif events & EPOLLRDHUP:
-        end.flags |= FIN
 
 
 cdef void session_client_event(loop_t *loop, session_t *s, uint32_t events) noexcept nogil:

@@ -20,7 +20,8 @@ ctypedef struct timer_node_t:   # 24 bytes; read `armed`, leave the rest alone
     uint32_t due                # in ticks, low 32 bits
     uint8_t armed
     uint8_t slot                # level * 64 + slot, where it was last put
-    uint8_t pad[2]
+    uint8_t kind                # the owner's: what the node is in
+    uint8_t pad
 
 ctypedef struct wheel_t:        # not movable while nodes are armed
     uint64_t tick               # everything due up to here has left the slots

@@ -33,6 +33,11 @@ cdef extern from "<errno.h>" nogil:
         EADDRINUSE
         EADDRNOTAVAIL
 
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
 cdef extern from "<sys/socket.h>" nogil:
     struct sockaddr:
         uint16_t sa_family
@@ -65,6 +70,15 @@ cdef extern from "<sys/socket.h>" nogil:
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     int shutdown(int fd, int how)
+    struct msghdr:
+        void *msg_name
+        socklen_t msg_namelen
+        iovec *msg_iov
+        size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+        int msg_flags
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
     ssize_t recv(int fd, void *data, size_t length, int flags)
     ssize_t send(int fd, const void *data, size_t length, int flags)
 

@@ -1,0 +1,1195 @@
+# The life of an HTTP exchange: see _exchange.pxd. The states are in _web.pxd;
+# docs/internals/life-of-a-request.md draws them.
+#
+# Rules:
+# - A request is understood once, in exchange_begin: route, rules, key and cookie of the selection.
+#   A second look (another try, a rule of the response) parses the same bytes again.
+# - It is sent again only if that is safe: nothing of it is gone (X_CONSUMED), and either no backend
+#   can have seen it, or it may be seen twice (RFC 9110, 9.2.2), and the budget for retries allows.
+# - From the first byte of a response that went to the client there is no way back: what fails then
+#   cuts the client's connection, so that a short body never looks whole.
+# - A place at a backend is held from selection until the backend has said all.
+
+from libc.stdint cimport UINT64_MAX, int16_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from lbcore._access cimport NO_TIME, access_line, record_t, slice_t
+from lbcore._auth cimport AUTH_LATER, AUTH_YES, auth_check
+from lbcore._balance cimport cursor_begin, pick_this
+from lbcore._download cimport (
+    DOWNLOAD_AGAIN, DOWNLOAD_BAD, DOWNLOAD_CLIENT_GONE, DOWNLOAD_COMPLETE, DOWNLOAD_CUT,
+    DOWNLOAD_DONE, DOWNLOAD_HEAD, DOWNLOAD_LOST, DOWNLOAD_NO_ROOM, DOWNLOAD_SWITCH,
+    DOWNLOAD_WAIT, download_begin, download_head, download_pending, download_pump,
+)
+from lbcore._emit cimport EMIT_OK, emit
+from lbcore._facts cimport facts_t
+from lbcore._forwarded cimport facts_forwarded
+from lbcore._http1 cimport (
+    BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, FIELD_AUTHORIZATION, FIELD_CONTENT_TYPE,
+    FIELD_OTHER, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT, FIELD_X_ACCEL_BUFFERING,
+    HEAD_EXPECT, HEAD_KEEP_ALIVE, HEAD_LENGTH_GIVEN, HEAD_UPGRADE, METHOD_CONNECT, METHOD_DELETE,
+    METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, cookie_find, field_t, head_t,
+    lists_token, request_parse, same_text,
+)
+from lbcore._loop cimport (
+    INPUT, NOTICE_TROUBLE, SEEK_EXCHANGE, SEEK_NOBODY, TAG_CONN, backend_counters, clock_us,
+    epoll_change, listener_counters, min_time, relative,
+)
+from lbcore._message cimport (
+    ANSWER_CLOSE, ANSWER_HTTP_10, ANSWER_KEEP_ALIVE, ANSWER_NO_BODY, answer_room, answer_write,
+    request_write, response_write, upgrade_write,
+)
+from lbcore._origin cimport origin_close, origin_connect, origin_give, origin_reuse
+from lbcore._plan cimport (
+    ACTION_POOL, HASH_COOKIE, HASH_HEADER, HASH_PATH, HASH_QUERY, HASH_SOURCE, HASH_URI,
+    HTTP_ABORT_ON_CLOSE, KETAMA, MAGLEV, POOL_TRANSPARENT, RATE_COOKIE, RATE_HEADER, RATE_ROUTE,
+    ROUTE_AUTH, ROUTE_BUFFER_REQUEST, ROUTE_BUFFER_RESPONSE, ROUTE_RETRY_UNSAFE, STICKY_INSERT,
+    http_t, listener_http, listener_t, plan_header_t, plan_listeners, plan_pools, pool_backends,
+    pool_http, pool_http_t, pool_t, route_t, text_of, text_t,
+)
+from lbcore._proxy cimport PROXY_OUT_MAX, endpoint_from_sockaddr, endpoint_text, proxy_build
+from lbcore._rate cimport rate_key, rate_take
+from lbcore._relay cimport (
+    FAILED, FIN, OUT_ARMED, READABLE, WRITABLE, buffer_data, buffer_give, flow_drop, note_events,
+)
+from lbcore._route cimport address_allowed, expressions_t, path_normalize, route_find
+from lbcore._scoreboard cimport (
+    HTTP_ANSWER_CUT, HTTP_BAD_ANSWER, HTTP_BAD_REQUEST, HTTP_CLIENT_GONE, HTTP_CLIENT_SLOW,
+    HTTP_CONNECT_FAILED, HTTP_CONNECT_TIMEOUT, HTTP_DENIED, HTTP_EMPTY_ANSWER, HTTP_FIRST_BYTE,
+    HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_LIMITED, HTTP_NO_BACKEND, HTTP_OK, HTTP_QUEUE_FULL,
+    HTTP_QUEUE_TIMEOUT, HTTP_TOO_LARGE, HTTP_TOTAL, HTTP_UNAUTHORIZED, MAX_ROUTES, NO_ROW,
+    histogram_bucket, route_counters_t,
+)
+from lbcore._seek cimport (
+    RETRY_PAUSE, SEEK_FULL, SEEK_NO_BACKEND, SEEK_PAUSE, SEEK_QUEUED, SEEK_READY, SEEK_SPENT,
+    plan_release, queue_poll, seek, seek_cancel, seek_failed, seek_judge, seek_release, suspect,
+    trust,
+)
+from lbcore._spool cimport spool_drop
+from lbcore._sticky cimport STICKY_VALUE, sticky_find, sticky_write
+from lbcore._upload cimport (
+    UPLOAD_AGAIN, UPLOAD_BAD, UPLOAD_CLIENT_GONE, UPLOAD_DONE, UPLOAD_LOST, UPLOAD_NO_ROOM,
+    UPLOAD_TOO_LARGE, UPLOAD_WAIT, upload_begin, upload_collect, upload_pump, upload_send,
+)
+from lbcore._upstream cimport CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY
+from lbcore._web cimport (
+    ORIGIN_CONNECTING, X_ABORT, X_ANSWER, X_BODY, X_BUFFER, X_CHUNKED_OUT, X_CLOSE_FRAMED,
+    X_COLLECT, X_CONNECTING, X_CONSUMED, X_DONE, X_EXPECT, X_FLUSH, X_HEAD_ONLY, X_HTTP_10,
+    X_KEEP_ALIVE, X_LOGGED, X_ORIGIN_KEEP, X_PAUSED, X_QUEUED, X_SENT, X_STREAM_CHUNKED,
+    X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, mark_t, origin_t,
+)
+from lbcore.includes.linux cimport EPOLLERR, EPOLLHUP, EPOLLOUT, getsockname, sockaddr
+from lbcore.includes.linux cimport sockaddr_storage, socklen_t
+
+cdef enum:
+    BUDGET_MOST = 10000         # thousandths: retries in a row that a quiet pool may make, times 1000
+    RETRY_COST = 1000
+
+
+# ---- small things ------------------------------------------------------------------------------
+
+cdef inline const listener_t *listener_of(const exchange_t *x) noexcept nogil:
+    return plan_listeners(x.seek.plan.image) + x.conn.listener
+
+
+cdef inline const http_t *http_of(const exchange_t *x) noexcept nogil:
+    return listener_http(x.seek.plan.image, listener_of(x))
+
+
+cdef inline const route_t *route_of(const exchange_t *x) noexcept nogil:
+    return <const route_t *> (
+        <const char *> x.seek.plan.image + http_of(x).routes.at) + x.route
+
+
+cdef inline const pool_t *pool_of(const exchange_t *x) noexcept nogil:
+    return plan_pools(x.seek.plan.image) + x.seek.pool
+
+
+cdef inline const pool_http_t *pool_http_of(const exchange_t *x) noexcept nogil:
+    return pool_http(x.seek.plan.image, pool_of(x))
+
+
+cdef inline route_counters_t *route_counters(loop_t *loop, const exchange_t *x) noexcept nogil:
+    return (loop.board.route_counters + <size_t> loop.seat_index * MAX_ROUTES
+            + route_of(x).row)
+
+
+cdef void mark(mark_t *out, const head_t *head, int id) noexcept nogil:
+    cdef const field_t *field
+    if head.first[id]:
+        field = &head.fields[head.first[id] - 1]
+        out.at = field.value
+        out.size = field.value_size
+
+
+cdef void focus(loop_t *loop, web_t *web, exchange_t *x, bint parsed) noexcept nogil:
+    """Makes web.facts speak of this exchange; with ``parsed``, web.head is its request's."""
+    cdef facts_t *facts = &web.facts
+    facts.plan = x.seek.plan.image
+    facts.listener = listener_of(x)
+    facts.http = http_of(x)
+    facts.route = NULL if x.route == NO_ROW else route_of(x)
+    facts.pool = NULL
+    facts.backend = NULL
+    if facts.route != NULL and facts.route.action == ACTION_POOL:
+        facts.pool = pool_of(x)
+        if x.seek.backend_row != NO_ROW:
+            facts.backend = pool_backends(facts.plan, facts.pool) + x.seek.backend
+    facts.base = buffer_data(x.request) if x.request != NULL else NULL
+    facts.head = &web.head if parsed else NULL
+    facts.client = x.client
+    facts.peer = x.conn.peer
+    facts.local = x.conn.local
+    facts.date = web.date
+    if x.id_size:
+        memcpy(facts.id, x.id, x.id_size)
+    facts.id_size = x.id_size
+    web.current = x if parsed else NULL
+
+
+cdef bint refocus(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """As focus, parsing the request again unless it was the last that was looked at."""
+    cdef const http_t *http = http_of(x)
+    if web.current == x:
+        focus(loop, web, x, True)
+        return True
+    if x.request == NULL or x.head_size == 0 or request_parse(
+            &web.head, buffer_data(x.request), x.head_size, 0, http.max_head,
+            http.max_fields) <= 0:
+        focus(loop, web, x, False)
+        return False
+    focus(loop, web, x, True)
+    facts_forwarded(&web.facts, web.random)
+    memcpy(web.facts.id, x.id, x.id_size)
+    web.facts.id_size = x.id_size
+    web.facts.client = x.client
+    path_normalize(&web.facts, web.path)
+    web.facts.route = route_find(&web.facts, <expressions_t *> x.seek.plan.expressions)
+    web.facts.route = route_of(x)
+    return True
+
+
+# ---- beginning and end -------------------------------------------------------------------------
+
+cdef exchange_t *exchange_new(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
+    cdef exchange_t *x = web.free_exchanges
+    if x != NULL:
+        web.free_exchanges = x.next
+    else:
+        x = <exchange_t *> malloc(sizeof(exchange_t))
+        if x == NULL:
+            return NULL
+    memset(x, 0, <size_t> (<char *> &x.id - <char *> x))    # id and user have their sizes in here
+    x.conn = conn
+    x.seek.kind = SEEK_EXCHANGE
+    x.seek.owner = x
+    x.seek.plan = conn.plan
+    x.seek.plan.references += 1
+    x.seek.backend_row = NO_ROW
+    x.route = NO_ROW
+    x.sticky = -1
+    x.started_us = clock_us()
+    x.queue_time = NO_TIME
+    x.connect_time = NO_TIME
+    x.first_byte_time = NO_TIME
+    x.began = relative(loop)
+    x.client_moved = x.began
+    x.client = conn.peer
+    loop.seat.requests += 1
+    listener_counters(loop, conn.listener_row).requests += 1
+    return x
+
+
+cdef void exchange_free(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    cdef uint64_t total = clock_us() - x.started_us
+    cdef int group = x.status // 100 if 100 <= x.status < 600 else 0
+    cdef uint32_t time
+    cdef route_counters_t *counters
+    let_go(loop, web, x, False)
+    listener_counters(loop, x.conn.listener_row).http_ended[x.reason] += 1
+    if x.route != NO_ROW:
+        counters = route_counters(loop, x)
+        time = <uint32_t> min_time(total, NO_TIME)
+        counters.requests += 1
+        counters.status[group] += 1
+        counters.bytes_up += x.bytes_up
+        counters.bytes_down += x.bytes_down
+        if x.state != X_TUNNEL:
+            counters.total_us[histogram_bucket(time)] += 1
+    if x.seek.plan.image.access_format:
+        write_line(loop, web, x, total)
+    if x.request != NULL:
+        buffer_give(&loop.relay, x.request)
+    if x.answer != NULL:
+        buffer_give(&loop.relay, x.answer)
+    if x.tail != NULL:
+        buffer_give(&loop.relay, x.tail)
+    if x.body.size:
+        spool_drop(&loop.relay, &x.body)
+    if x.up.size:
+        spool_drop(&loop.relay, &x.up)
+    if x.down.size:
+        spool_drop(&loop.relay, &x.down)
+    flow_drop(&loop.relay, &x.up_flow)
+    flow_drop(&loop.relay, &x.down_flow)
+    plan_release(x.seek.plan)
+    loop.seat.requests -= 1
+    if web.current == x:
+        web.current = NULL
+    x.next = web.free_exchanges
+    web.free_exchanges = x
+
+
+cdef void slice_mark(slice_t *out, const exchange_t *x, const mark_t *piece) noexcept nogil:
+    out.data = buffer_data(x.request) + piece.at
+    out.size = piece.size
+
+
+cdef void slice_text(slice_t *out, const plan_header_t *plan, text_t text) noexcept nogil:
+    out.data = text_of(plan, text)
+    out.size = text.size
+
+
+cdef void write_line(loop_t *loop, web_t *web, exchange_t *x, uint64_t total) noexcept nogil:
+    cdef record_t record
+    cdef const plan_header_t *plan = x.seek.plan.image
+    memset(&record, 0, sizeof(record))
+    record.http = 1
+    record.minor = 0 if x.flags & X_HTTP_10 else 1
+    record.status = x.status
+    record.attempts = x.seek.attempts if x.seek.attempts > x.tries else x.tries
+    record.reason = x.reason
+    record.tunnel = x.state == X_TUNNEL
+    record.started_us = x.started_us + web.wall_offset
+    record.queue_us = x.queue_time
+    record.connect_us = x.connect_time
+    record.first_byte_us = x.first_byte_time
+    record.total_us = total
+    record.bytes_up = x.bytes_up
+    record.bytes_down = x.bytes_down
+    record.client = x.client
+    record.peer = x.conn.peer
+    slice_text(&record.listener, plan, listener_of(x).name)
+    if x.route != NO_ROW:
+        slice_text(&record.route, plan, route_of(x).name)
+        if route_of(x).action == ACTION_POOL:
+            slice_text(&record.pool, plan, pool_of(x).name)
+            if x.seek.attempts or x.tries:
+                slice_text(&record.backend, plan,
+                           pool_backends(plan, pool_of(x))[x.seek.backend].name)
+    if x.request != NULL:
+        record.method.data = buffer_data(x.request)
+        record.method.size = x.method_size
+        slice_mark(&record.target, x, &x.target)
+        slice_mark(&record.host, x, &x.host)
+        slice_mark(&record.referer, x, &x.referer)
+        slice_mark(&record.user_agent, x, &x.agent)
+    record.user.data = x.user
+    record.user.size = x.user_size
+    record.request_id.data = x.id
+    record.request_id.size = x.id_size
+    access_line(&loop.access, &record, loop.now)
+
+
+cdef void let_go(loop_t *loop, web_t *web, exchange_t *x, bint keep) noexcept nogil:
+    """Gives the backend's connection and the place there back."""
+    cdef origin_t *origin = x.origin
+    if origin != NULL:
+        x.origin = NULL
+        origin_give(loop, web, origin, pool_http_of(x), keep)
+    seek_cancel(loop, &x.seek)
+    seek_release(loop, &x.seek)
+
+
+cdef void exchange_abort(loop_t *loop, web_t *web, exchange_t *x, int reason) noexcept nogil:
+    if x.state == X_ABORT or x.state == X_DONE or x.state == X_TUNNEL:
+        return
+    if x.reason == HTTP_OK:
+        x.reason = <uint8_t> reason
+    if x.status == 0 and reason == HTTP_CLIENT_GONE:
+        x.status = 499
+    x.state = X_ABORT
+    if x.origin != NULL:
+        origin_close(loop, web, x.origin, True)
+        x.origin = NULL
+    let_go(loop, web, x, False)
+
+
+# ---- lbcore's own answers ----------------------------------------------------------------------
+
+cdef void exchange_refuse(loop_t *loop, web_t *web, exchange_t *x, int status,
+                          int reason) noexcept nogil:
+    focus(loop, web, x, False)
+    x.flags &= ~<uint32_t> X_KEEP_ALIVE
+    respond(loop, web, x, status, reason, 0)
+
+
+cdef void answer(loop_t *loop, web_t *web, exchange_t *x, int status, int reason,
+                 uint32_t retry_after) noexcept nogil:
+    """Answers instead of a backend, if nothing was answered yet."""
+    if x.state >= X_BODY:
+        exchange_abort(loop, web, x, reason)
+        return
+    refocus(loop, web, x)
+    respond(loop, web, x, status, reason, retry_after)
+
+
+cdef void respond(loop_t *loop, web_t *web, exchange_t *x, int status, int reason,
+                  uint32_t retry_after) noexcept nogil:
+    cdef uint32_t flags = 0, size, room
+    cdef char *own = NULL
+    cdef char *out = web.output
+    cdef int result
+    if x.origin != NULL:
+        origin_close(loop, web, x.origin, True)
+        x.origin = NULL
+    let_go(loop, web, x, False)
+    x.status = <unsigned short> status
+    x.reason = <uint8_t> reason
+    # A request that was not read to its end leaves its body in the way of the next one.
+    if not x.flags & X_UP_DONE or loop.draining:
+        x.flags &= ~<uint32_t> X_KEEP_ALIVE
+    if not x.flags & X_KEEP_ALIVE:
+        flags |= ANSWER_CLOSE
+    if x.flags & X_HTTP_10:
+        flags |= ANSWER_HTTP_10
+        if x.flags & X_KEEP_ALIVE:
+            flags |= ANSWER_KEEP_ALIVE
+    if x.flags & X_HEAD_ONLY:
+        flags |= ANSWER_NO_BODY
+    room = answer_room(&web.facts, status)
+    if room > web.output_room:
+        own = <char *> malloc(room)
+        if own == NULL:
+            exchange_abort(loop, web, x, HTTP_INTERNAL)
+            return
+        out = own
+    else:
+        room = web.output_room
+    size = answer_write(&web.facts, status, flags, retry_after, out, room)
+    result = emit(&loop.relay, &x.down, &x.conn.client, room + 1, out, size, NULL, 0, NULL, 0)
+    x.bytes_down += loop.relay.given
+    listener_counters(loop, x.conn.listener_row).bytes_down += loop.relay.given
+    x.client_moved = relative(loop)
+    free(own)
+    if size == 0 or result != EMIT_OK:
+        x.state = X_FLUSH
+        exchange_abort(loop, web, x, HTTP_CLIENT_GONE)
+        return
+    x.state = X_FLUSH
+    if x.down.size:
+        arm_client(loop, x)
+    else:
+        x.state = X_DONE
+
+
+cdef void arm_client(loop_t *loop, exchange_t *x) noexcept nogil:
+    if not x.conn.client.flags & OUT_ARMED:
+        epoll_change(loop, x.conn, x.conn.client.fd, TAG_CONN, INPUT | EPOLLOUT)
+        x.conn.client.flags |= OUT_ARMED
+
+
+# ---- understanding a request -------------------------------------------------------------------
+
+cdef void exchange_begin(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    cdef head_t *head = &web.head
+    cdef facts_t *facts = &web.facts
+    cdef const http_t *http = http_of(x)
+    cdef const route_t *route
+    cdef int result
+    x.head_size = head.size
+    x.method = head.method
+    x.method_size = head.method_size
+    x.framing = head.framing
+    x.up_left = head.length if head.framing == BODY_LENGTH else 0
+    x.target.at = head.target
+    x.target.size = head.target_size
+    x.host.at = head.host
+    x.host.size = head.host_size
+    mark(&x.referer, head, FIELD_REFERER)
+    mark(&x.agent, head, FIELD_USER_AGENT)
+    if head.minor == 0:
+        x.flags |= X_HTTP_10
+    if head.flags & HEAD_KEEP_ALIVE:
+        x.flags |= X_KEEP_ALIVE
+    if head.method == METHOD_HEAD:
+        x.flags |= X_HEAD_ONLY
+    if http.max_requests and x.conn.requests >= http.max_requests:
+        x.flags &= ~<uint32_t> X_KEEP_ALIVE
+    next_random(web)
+    focus(loop, web, x, True)
+    facts_forwarded(facts, web.random)
+    x.client = facts.client
+    x.id_size = facts.id_size
+    memcpy(x.id, facts.id, facts.id_size)
+    if not path_normalize(facts, web.path):
+        exchange_refuse(loop, web, x, 400, HTTP_BAD_REQUEST)
+        return
+    route = route_find(facts, <expressions_t *> x.seek.plan.expressions)
+    facts.route = route
+    x.route = <uint32_t> (
+        route - <const route_t *> (<const char *> x.seek.plan.image + http.routes.at))
+    if (route.request_fields.count or route.response_fields.count or route.location.count
+            or route.rewrite.count):
+        know_local(x.conn)
+        facts.local = x.conn.local
+    result = upload_begin(loop, web, x)
+    if result == UPLOAD_BAD:
+        exchange_refuse(loop, web, x, 400, HTTP_BAD_REQUEST)
+        return
+    if not may_enter(loop, web, x, route):
+        return
+    if result == UPLOAD_TOO_LARGE or (
+            route.max_body and head.framing == BODY_LENGTH and head.length > route.max_body):
+        respond(loop, web, x, 413, HTTP_TOO_LARGE, 0)
+        return
+    if result == UPLOAD_NO_ROOM:
+        respond(loop, web, x, 503, HTTP_INTERNAL, 0)
+        return
+    if head.method == METHOD_TRACE or head.method == METHOD_CONNECT:
+        respond(loop, web, x, 405, HTTP_OK, 0)
+        return
+    if route.action != ACTION_POOL:
+        respond(loop, web, x, route.status, HTTP_OK, 0)
+        return
+    x.seek.pool = route.pool
+    x.seek.pool_row = pool_of(x).row
+    facts.pool = pool_of(x)
+    if head.flags & HEAD_UPGRADE and not head.minor == 0 and may_upgrade(facts):
+        x.flags |= X_UPGRADE
+    begin_cursor(loop, web, x)
+    if head.flags & HEAD_EXPECT and not x.flags & X_UP_DONE:
+        x.flags |= X_EXPECT
+    earn_budget(web, x)
+    if x.flags & X_UP_DONE:
+        search(loop, web, x)
+    elif route.flags & ROUTE_BUFFER_REQUEST and not x.flags & X_UPGRADE:
+        collect(loop, web, x)
+    else:
+        x.flags |= X_STREAM_UP
+        if x.framing == BODY_CHUNKED:
+            x.flags |= X_STREAM_CHUNKED
+        search(loop, web, x)
+
+
+cdef void know_local(conn_t *conn) noexcept nogil:
+    cdef sockaddr_storage local
+    cdef socklen_t length = sizeof(local)
+    if conn.local.family == 0 and conn.peer.family and getsockname(
+            conn.client.fd, <sockaddr *> &local, &length) == 0:
+        endpoint_from_sockaddr(&conn.local, &local, <uint32_t> length)
+
+
+cdef void next_random(web_t *web) noexcept nogil:
+    """xorshift128+: request ids need to differ, not to be secret."""
+    cdef uint64_t a = web.random[0], b = web.random[1]
+    web.random[0] = b
+    a ^= a << 23
+    a ^= a >> 17
+    a ^= b ^ (b >> 26)
+    web.random[1] = a
+
+
+cdef bint may_upgrade(const facts_t *facts) noexcept nogil:
+    """Not to HTTP/2 in clear text: its requests would pass by every rule here."""
+    cdef const field_t *field
+    cdef uint32_t i
+    for i in range(facts.head.count):
+        field = &facts.head.fields[i]
+        if field.id == FIELD_UPGRADE and lists_token(
+                facts.base + field.value, field.value_size, b"h2c", 3):
+            return False
+    return facts.head.framing == BODY_NONE
+
+
+cdef const field_t *find_field(const facts_t *facts, text_t name) noexcept nogil:
+    cdef const field_t *field
+    cdef uint32_t i
+    for i in range(facts.head.count):
+        field = &facts.head.fields[i]
+        if field.name_size == name.size and same_text(
+                facts.base + field.name, field.name_size, text_of(facts.plan, name), name.size):
+            return field
+    return NULL
+
+
+cdef bint may_enter(loop_t *loop, web_t *web, exchange_t *x, const route_t *route) noexcept nogil:
+    """The rules of the route: addresses, rate, password. False: it was answered."""
+    cdef facts_t *facts = &web.facts
+    cdef const field_t *field
+    cdef uint32_t wait, size = 0
+    cdef int verdict
+    cdef int64_t at
+    cdef const char *key = NULL
+    cdef char text[48]
+    if (route.allow.count or route.deny.count) and not address_allowed(facts):
+        respond(loop, web, x, 403, HTTP_DENIED, 0)
+        return False
+    if route.rate_burst:
+        if route.rate_key == RATE_HEADER:
+            field = find_field(facts, route.rate_name)
+            if field != NULL:
+                key = facts.base + field.value
+                size = field.value_size
+        elif route.rate_key == RATE_COOKIE:
+            at = cookie_find(facts.head, facts.base, text_of(facts.plan, route.rate_name),
+                             route.rate_name.size, &size)
+            if at >= 0:
+                key = facts.base + at
+        if key == NULL and route.rate_key != RATE_ROUTE:
+            size = endpoint_text(&x.client, text)
+            key = text
+        wait = rate_take(&loop.board, rate_key(&loop.board, route.row, key, size),
+                         route.rate_interval, route.rate_burst, clock_us())
+        if wait:
+            respond(loop, web, x, 429, HTTP_LIMITED, (wait + 999) // 1000)
+            return False
+    if route.flags & ROUTE_AUTH:
+        verdict = 0
+        if facts.head.first[<int> FIELD_AUTHORIZATION]:
+            field = &facts.head.fields[facts.head.first[<int> FIELD_AUTHORIZATION] - 1]
+            verdict = auth_check(web.auth, facts.plan, route, facts.base + field.value,
+                                 field.value_size, x.user, &size, loop.now)
+        if verdict == AUTH_LATER:
+            respond(loop, web, x, 429, HTTP_LIMITED, 1)
+            return False
+        if verdict != AUTH_YES:
+            respond(loop, web, x, 401, HTTP_UNAUTHORIZED, 0)
+            return False
+        x.user_size = <uint8_t> size
+    return True
+
+
+cdef void begin_cursor(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """What the selection goes by: the key to hash, the cookie that names a backend."""
+    cdef facts_t *facts = &web.facts
+    cdef const pool_t *pool = facts.pool
+    cdef const pool_http_t *http = pool_http_of(x)
+    cdef const field_t *field
+    cdef const char *key = NULL
+    cdef uint32_t size = 0
+    cdef int64_t at
+    cdef char text[48]
+    if pool.algorithm == MAGLEV or pool.algorithm == KETAMA:
+        if http.hash_on == HASH_HEADER:
+            field = find_field(facts, http.hash_name)
+            if field != NULL:
+                key = facts.base + field.value
+                size = field.value_size
+        elif http.hash_on == HASH_COOKIE:
+            at = cookie_find(facts.head, facts.base, text_of(facts.plan, http.hash_name),
+                             http.hash_name.size, &size)
+            if at >= 0:
+                key = facts.base + at
+        elif http.hash_on == HASH_QUERY:
+            key = query_find(facts, http.hash_name, &size)
+        elif http.hash_on == HASH_PATH:
+            key = facts.path
+            size = facts.path_size
+        elif http.hash_on == HASH_URI:
+            key = facts.base + facts.head.target
+            size = facts.head.target_size
+        if key == NULL:
+            # Who lacks what is hashed is told apart by address.
+            size = endpoint_text(&x.client, text)
+            key = text
+    cursor_begin(&x.seek.cursor, pool, key, size)
+    if http.sticky == STICKY_INSERT:
+        at = cookie_find(facts.head, facts.base, text_of(facts.plan, http.cookie),
+                         http.cookie.size, &size)
+        if at >= 0:
+            x.sticky = <int16_t> sticky_find(facts.plan, pool, http, facts.base + at, size)
+
+
+cdef const char *query_find(const facts_t *facts, text_t name, uint32_t *size) noexcept nogil:
+    """The value of a query parameter, as it was sent; NULL if there is none."""
+    cdef const char *query = facts.base + facts.head.query
+    cdef const char *wanted = text_of(facts.plan, name)
+    cdef uint32_t at = 0, end, equals, i
+    cdef bint same
+    while at < facts.head.query_size:
+        end = at
+        while end < facts.head.query_size and query[end] != c"&":
+            end += 1
+        equals = at
+        while equals < end and query[equals] != c"=":
+            equals += 1
+        if equals - at == name.size:
+            same = True
+            for i in range(name.size):
+                if query[at + i] != wanted[i]:
+                    same = False
+                    break
+            if same:
+                size[0] = end - equals - 1 if equals < end else 0
+                return query + (equals + 1 if equals < end else end)
+        at = end + 1
+    return NULL
+
+
+# ---- the request's body first ------------------------------------------------------------------
+
+cdef void collect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    cdef int result
+    x.state = X_COLLECT
+    if x.flags & X_EXPECT:
+        x.flags &= ~<uint32_t> X_EXPECT
+        if emit(&loop.relay, &x.down, &x.conn.client, 4096, b"HTTP/1.1 100 Continue\r\n\r\n", 25,
+                NULL, 0, NULL, 0) != EMIT_OK:
+            exchange_abort(loop, web, x, HTTP_CLIENT_GONE)
+            return
+    result = upload_collect(loop, web, x)
+    if result == UPLOAD_DONE:
+        search(loop, web, x)
+    elif result == UPLOAD_AGAIN:
+        x.listed = 2            # asks the connection for another turn
+    elif result < 0:
+        upload_failed(loop, web, x, result)
+
+
+cdef void upload_failed(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:
+    if result == UPLOAD_CLIENT_GONE:
+        exchange_abort(loop, web, x, HTTP_CLIENT_GONE)
+    elif result == UPLOAD_BAD:
+        answer(loop, web, x, 400, HTTP_BAD_REQUEST, 0)
+    elif result == UPLOAD_TOO_LARGE:
+        answer(loop, web, x, 413, HTTP_TOO_LARGE, 0)
+    elif result == UPLOAD_LOST:
+        # It takes no more, but may have said why.
+        x.flags |= X_SENT
+        x.flags &= ~<uint32_t> X_KEEP_ALIVE
+        x.origin.end.flags |= READABLE
+        if x.state == X_ANSWER:
+            read_answer(loop, web, x)
+            if x.state == X_ANSWER and x.origin != NULL and x.origin.end.flags & (FIN | FAILED):
+                lost(loop, web, x)
+    else:
+        answer(loop, web, x, 503, HTTP_INTERNAL, 0)
+
+
+# ---- reaching a backend ------------------------------------------------------------------------
+
+cdef void search(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """The first look for a backend: the one that a cookie names, else by the algorithm."""
+    cdef const pool_t *pool = pool_of(x)
+    if loop.queues[x.seek.pool_row].length:
+        queue_poll(loop, x.seek.pool_row)       # who waits comes first
+    x.up_framing = BODY_NONE
+    if x.framing != BODY_NONE:
+        x.up_framing = BODY_CHUNKED if x.flags & X_STREAM_CHUNKED else BODY_LENGTH
+    x.seek.deadline = loop.now + pool.connect_budget
+    if x.sticky >= 0:
+        if pick_this(&loop.picker, x.seek.plan.image, pool, &x.seek.cursor, x.sticky):
+            dispatch(loop, web, x, seek_judge(loop, &x.seek, x.sticky))
+            return
+        x.sticky = -1
+    dispatch(loop, web, x, seek(loop, &x.seek))
+
+
+cdef void dispatch(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:
+    """Goes on from a SeekResult: sends the request to the candidate, or to the next."""
+    cdef bint ours = False
+    cdef int connected
+    while result == SEEK_READY:
+        if x.queue_time == NO_TIME:
+            x.queue_time = <uint32_t> (clock_us() - x.started_us)
+        if may_reuse(x) and reuse(loop, web, x):
+            return
+        if x.state >= X_BODY:
+            return
+        connected = connect(loop, web, x)
+        if connected == CONNECT_PENDING:
+            x.state = X_CONNECTING
+            return
+        if connected == CONNECT_READY:
+            established(loop, web, x)
+            return
+        ours = connected == CONNECT_INTERNAL
+        if ours:
+            loop.notices |= NOTICE_TROUBLE
+            seek_release(loop, &x.seek)
+        else:
+            seek_failed(loop, &x.seek, <uint32_t> x.connect_us, False)
+        result = seek(loop, &x.seek)
+    if result == SEEK_QUEUED:
+        x.state = X_QUEUED
+    elif result == SEEK_PAUSE:
+        x.state = X_PAUSED
+        x.pause_until = relative(loop) + RETRY_PAUSE
+    elif result == SEEK_SPENT:
+        answer(loop, web, x, 503 if ours else 502,
+               HTTP_INTERNAL if ours else HTTP_CONNECT_FAILED, 0)
+    else:
+        answer(loop, web, x, 503,
+               HTTP_NO_BACKEND if result == SEEK_NO_BACKEND else HTTP_QUEUE_FULL, 1)
+
+
+cdef bint may_reuse(const exchange_t *x) noexcept nogil:
+    """Whether a connection that carried other requests will do.
+
+    Not for a request that cannot be sent again: the backend may close the connection at this
+    moment. Not where each connection belongs to one client.
+    """
+    cdef const pool_t *pool = pool_of(x)
+    return not (x.flags & (X_STREAM_UP | X_UPGRADE) or pool.send_proxy
+                or pool.flags & POOL_TRANSPARENT)
+
+
+cdef bint reuse(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """Sends the request on an idle connection. False: there is none that is alive."""
+    cdef origin_t *origin
+    while True:
+        origin = origin_reuse(loop, web, x.seek.backend_row, pool_http_of(x))
+        if origin == NULL:
+            return False
+        origin.exchange = x
+        x.origin = origin
+        backend_counters(loop, x.seek.backend_row).reused += 1
+        if send_request(loop, web, x) != UPLOAD_LOST:
+            return True
+        origin_close(loop, web, origin, False)
+        x.origin = NULL
+
+
+cdef int connect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    x.connect_us = clock_us()
+    return origin_connect(loop, web, x, pool_of(x))
+
+
+cdef void established(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    cdef uint32_t took = <uint32_t> (clock_us() - x.connect_us)
+    cdef uint8_t header[108]
+    cdef uint32_t size
+    x.connect_time = took
+    backend_counters(loop, x.seek.backend_row).connections += 1
+    backend_counters(loop, x.seek.backend_row).connect_us[histogram_bucket(took)] += 1
+    if pool_of(x).send_proxy:
+        know_local(x.conn)
+        size = <uint32_t> proxy_build(
+            <int> pool_of(x).send_proxy, &x.client, &x.conn.local, header)
+        if emit(&loop.relay, &x.up, &x.origin.end, 4096, <const char *> header, size, NULL, 0,
+                NULL, 0) != EMIT_OK:
+            lost(loop, web, x)
+            return
+    if send_request(loop, web, x) == UPLOAD_LOST:
+        upload_failed(loop, web, x, UPLOAD_LOST)
+
+
+cdef int send_request(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """Sends head and body on x.origin. UPLOAD_LOST: its end has come."""
+    cdef uint32_t size
+    cdef int result
+    refocus(loop, web, x)
+    if x.flags & X_UPGRADE:
+        size = upgrade_write(&web.facts, web.output, web.output_room)
+    else:
+        size = request_write(&web.facts, x.up_framing,
+                             x.body_size if x.flags & X_UP_DONE else x.body_size + x.up_left,
+                             x.flags & X_EXPECT, web.output, web.output_room)
+    if size == 0:
+        answer(loop, web, x, 431, HTTP_BAD_REQUEST, 0)
+        return UPLOAD_DONE
+    x.state = X_ANSWER
+    x.origin_moved = relative(loop)
+    result = upload_send(loop, web, x, size)
+    if result == UPLOAD_LOST:
+        if x.up.size:
+            spool_drop(&loop.relay, &x.up)
+        return result
+    if x.tries == 1:
+        backend_counters(loop, x.seek.backend_row).requests += 1
+    if result == UPLOAD_AGAIN:
+        x.listed = 2
+    elif result < 0:
+        upload_failed(loop, web, x, result)
+    return UPLOAD_DONE
+
+
+# ---- when a backend fails ----------------------------------------------------------------------
+
+cdef void earn_budget(web_t *web, exchange_t *x) noexcept nogil:
+    cdef uint32_t share = pool_http_of(x).retry_share
+    cdef uint32_t *debt = &web.budgets[x.seek.pool_row]
+    debt[0] = debt[0] - share if debt[0] > share else 0
+
+
+cdef bint may_retry(web_t *web, exchange_t *x) noexcept nogil:
+    """Whether the request may reach a backend a second time, at the cost of the budget."""
+    cdef const route_t *route = route_of(x)
+    cdef uint32_t *debt = &web.budgets[x.seek.pool_row]
+    if not is_repeatable(x) or x.tries >= route.retry_attempts:
+        return False
+    if not route.flags & ROUTE_RETRY_UNSAFE and not (
+            x.method == METHOD_GET or x.method == METHOD_HEAD or x.method == METHOD_OPTIONS
+            or x.method == METHOD_PUT or x.method == METHOD_DELETE):
+        return False
+    if debt[0] + RETRY_COST > BUDGET_MOST:
+        return False
+    debt[0] += RETRY_COST
+    return True
+
+
+cdef inline bint is_repeatable(const exchange_t *x) noexcept nogil:
+    return not x.flags & X_CONSUMED
+
+
+cdef void forget_try(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """Takes back what the last try left, so that the next one begins anew."""
+    if x.origin != NULL:
+        origin_close(loop, web, x.origin, True)
+        x.origin = NULL
+    if x.up.size:
+        spool_drop(&loop.relay, &x.up)
+    if x.answer != NULL:
+        buffer_give(&loop.relay, x.answer)
+        x.answer = NULL
+    x.flags &= ~<uint32_t> X_SENT
+    x.replayed = 0
+
+
+cdef void again(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """Another try, at another backend."""
+    backend_counters(loop, x.seek.backend_row).retries += 1
+    route_counters(loop, x).retries += 1
+    forget_try(loop, web, x)
+    seek_release(loop, &x.seek)
+    x.state = X_PAUSED
+    dispatch(loop, web, x, seek(loop, &x.seek))
+
+
+cdef void lost(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """The backend's connection ended before a response began."""
+    cdef bint used = x.origin != NULL and x.origin.requests > 0
+    cdef int connected
+    if used and is_repeatable(x) and x.answer == NULL:
+        # It closed a connection that rested. The request did not reach the application: at once
+        # again, on a new connection to the same backend.
+        forget_try(loop, web, x)
+        x.tries -= 1
+        x.state = X_PAUSED
+        connected = connect(loop, web, x)
+        if connected == CONNECT_PENDING:
+            x.state = X_CONNECTING
+        elif connected == CONNECT_READY:
+            established(loop, web, x)
+        else:
+            connect_lost(loop, web, x, False)
+        return
+    backend_counters(loop, x.seek.backend_row).early_resets += 1
+    backend_counters(loop, x.seek.backend_row).status[0] += 1
+    suspect(loop, x.seek.backend_row)
+    if may_retry(web, x):
+        again(loop, web, x)
+        return
+    answer(loop, web, x, 502, HTTP_EMPTY_ANSWER, 0)
+
+
+cdef void connect_lost(loop_t *loop, web_t *web, exchange_t *x, bint timed_out) noexcept nogil:
+    if x.origin != NULL:
+        origin_close(loop, web, x.origin, False)
+        x.origin = NULL
+    seek_failed(loop, &x.seek, <uint32_t> x.connect_us, timed_out)
+    x.state = X_PAUSED
+    dispatch(loop, web, x, seek(loop, &x.seek))
+    if timed_out and x.reason == HTTP_CONNECT_FAILED and x.status == 502:
+        x.reason = HTTP_CONNECT_TIMEOUT
+
+
+# ---- the response ------------------------------------------------------------------------------
+
+cdef inline bint has_bit(uint64_t statuses, int status) noexcept nogil:
+    """Bit n stands for 500 + n, bit 63 for 429."""
+    if status == 429:
+        return statuses >> 63 != 0
+    return 500 <= status < 563 and (statuses >> (status - 500)) & 1 != 0
+
+
+cdef void read_answer(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    cdef char *data
+    cdef size_t size
+    cdef int result
+    focus(loop, web, x, web.current == x)
+    result = download_head(loop, web, x, &data, &size)
+    if result == DOWNLOAD_HEAD:
+        begin_response(loop, web, x, data, size)
+    elif result == DOWNLOAD_SWITCH:
+        x.state = X_TUNNEL          # the connection makes it one: web.reply, web.input hold the rest
+        x.status = 101
+        x.down_left = size
+        web.tunnel_data = data
+    elif result == DOWNLOAD_LOST:
+        lost(loop, web, x)
+    elif result == DOWNLOAD_BAD:
+        backend_counters(loop, x.seek.backend_row).status[0] += 1
+        suspect(loop, x.seek.backend_row)
+        answer(loop, web, x, 502, HTTP_BAD_ANSWER, 0)
+    elif result == DOWNLOAD_CLIENT_GONE:
+        exchange_abort(loop, web, x, HTTP_CLIENT_GONE)
+    elif result == DOWNLOAD_NO_ROOM:
+        answer(loop, web, x, 503, HTTP_INTERNAL, 0)
+
+
+cdef void judge(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """What the response says about its backend."""
+    cdef const pool_http_t *http = pool_http_of(x)
+    cdef int status = web.reply.status
+    cdef uint64_t now = clock_us()
+    cdef uint32_t waited
+    x.first_byte_time = <uint32_t> (now - x.started_us)
+    waited = <uint32_t> (now - x.sent_us) if x.flags & X_SENT else 0
+    backend_counters(loop, x.seek.backend_row).response_us[histogram_bucket(waited)] += 1
+    backend_counters(loop, x.seek.backend_row).status[status // 100 if status < 600 else 0] += 1
+    if has_bit(http.failure_statuses, status) or (http.slow_us and waited > http.slow_us):
+        suspect(loop, x.seek.backend_row)
+    else:
+        trust(loop, x.seek.backend_row)
+
+
+cdef bint wants_stream(web_t *web, const char *base) noexcept nogil:
+    """Whether the response says that it must not be held back."""
+    cdef const field_t *field
+    if web.reply.first[<int> FIELD_X_ACCEL_BUFFERING]:
+        field = &web.reply.fields[web.reply.first[<int> FIELD_X_ACCEL_BUFFERING] - 1]
+        if same_text(base + field.value, field.value_size, b"no", 2):
+            return True
+    if web.reply.first[<int> FIELD_CONTENT_TYPE]:
+        field = &web.reply.fields[web.reply.first[<int> FIELD_CONTENT_TYPE] - 1]
+        if field.value_size >= 17 and same_text(
+                base + field.value, 17, b"text/event-stream", 17):
+            return True
+    return False
+
+
+cdef uint32_t sticky_field(exchange_t *x, const facts_t *facts, char *out) noexcept nogil:
+    """Set-Cookie for a client that was not with this backend yet."""
+    cdef const pool_http_t *http = pool_http_of(x)
+    cdef uint32_t size = 0
+    if http.sticky != STICKY_INSERT or x.sticky == <int16_t> x.seek.backend:
+        return 0
+    memcpy(out, b"Set-Cookie: ", 12)
+    size = 12
+    memcpy(out + size, text_of(facts.plan, http.cookie), http.cookie.size)
+    size += http.cookie.size
+    out[size] = c"="
+    size += 1
+    size += sticky_write(http, facts.backend, out + size)
+    memcpy(out + size, text_of(facts.plan, http.cookie_attributes), http.cookie_attributes.size)
+    size += http.cookie_attributes.size
+    out[size] = 13
+    out[size + 1] = 10
+    return size + 2
+
+
+cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
+                         size_t total) noexcept nogil:
+    cdef head_t *reply = &web.reply
+    cdef const route_t *route = route_of(x)
+    cdef uint32_t flags = 0, size, extra
+    cdef uint64_t length = reply.length
+    cdef int framing = reply.framing
+    cdef char cookie[1024]
+    judge(loop, web, x)
+    if route.retry_statuses and has_bit(route.retry_statuses, reply.status) and may_retry(web, x):
+        again(loop, web, x)
+        return
+    x.status = reply.status
+    x.down_framing = reply.framing
+    x.down_left = reply.length if framing == BODY_LENGTH else 0
+    x.flags &= ~<uint32_t> X_EXPECT
+    if reply.flags & HEAD_KEEP_ALIVE and framing != BODY_CLOSE:
+        x.flags |= X_ORIGIN_KEEP
+    if framing == BODY_CHUNKED or framing == BODY_CLOSE:
+        if x.flags & X_HTTP_10:
+            framing = BODY_CLOSE
+            x.flags |= X_CLOSE_FRAMED
+            x.flags &= ~<uint32_t> X_KEEP_ALIVE
+        else:
+            framing = BODY_CHUNKED
+            x.flags |= X_CHUNKED_OUT
+    elif framing == BODY_NONE and reply.flags & HEAD_LENGTH_GIVEN and (
+            x.flags & X_HEAD_ONLY or reply.status == 304):
+        framing = BODY_LENGTH       # repeats what it said, and sends nothing
+    if not x.flags & X_UP_DONE or loop.draining:
+        x.flags &= ~<uint32_t> X_KEEP_ALIVE
+    if not x.flags & X_KEEP_ALIVE:
+        flags |= ANSWER_CLOSE
+    if x.flags & X_HTTP_10:
+        flags |= ANSWER_HTTP_10
+        if x.flags & X_KEEP_ALIVE:
+            flags |= ANSWER_KEEP_ALIVE
+    if route.flags & ROUTE_BUFFER_RESPONSE and not wants_stream(web, data):
+        x.flags |= X_BUFFER
+    if route.response_fields.count:
+        refocus(loop, web, x)
+    extra = sticky_field(x, &web.facts, cookie)
+    size = response_write(&web.facts, reply, data, framing, length, flags, cookie, extra,
+                          web.output, web.output_room)
+    if size == 0:
+        answer(loop, web, x, 502, HTTP_BAD_ANSWER, 0)
+        return
+    x.state = X_BODY
+    received(loop, web, x, download_begin(
+        loop, web, x, size, data + reply.size, total - reply.size))
+
+
+cdef void received(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:
+    """Goes on from a DownloadResult within the body."""
+    if result == DOWNLOAD_AGAIN and x.origin != NULL and x.origin.end.flags & READABLE:
+        x.listed = 2
+    elif result == DOWNLOAD_COMPLETE:
+        x.state = X_FLUSH
+        if x.origin != NULL:
+            x.origin.requests += 1
+        if x.flags & X_SENT:
+            let_go(loop, web, x, x.flags & X_ORIGIN_KEEP)
+        else:
+            # It answered without hearing all: the rest of the request goes nowhere.
+            x.flags &= ~<uint32_t> X_KEEP_ALIVE
+            let_go(loop, web, x, False)
+        if not download_pending(x):
+            x.state = X_DONE
+    elif result == DOWNLOAD_DONE and x.state == X_FLUSH:
+        x.state = X_DONE
+    elif result == DOWNLOAD_CUT:
+        suspect_cut(loop, x)
+        exchange_abort(loop, web, x, HTTP_ANSWER_CUT)
+    elif result == DOWNLOAD_CLIENT_GONE:
+        exchange_abort(loop, web, x, HTTP_CLIENT_GONE)
+    elif result == DOWNLOAD_NO_ROOM:
+        exchange_abort(loop, web, x, HTTP_INTERNAL)
+
+
+cdef void suspect_cut(loop_t *loop, exchange_t *x) noexcept nogil:
+    if x.seek.backend_row != NO_ROW:
+        suspect(loop, x.seek.backend_row)
+
+
+# ---- events ------------------------------------------------------------------------------------
+
+cdef void run_upload(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    cdef int result = upload_pump(loop, web, x)
+    if result == UPLOAD_AGAIN:
+        x.listed = 2
+    elif result < 0:
+        upload_failed(loop, web, x, result)
+
+
+cdef void exchange_client(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    if x.conn.client.flags & FAILED:
+        exchange_abort(loop, web, x, HTTP_CLIENT_GONE)
+        return
+    if (x.conn.client.flags & FIN and x.state != X_FLUSH
+            and http_of(x).flags & HTTP_ABORT_ON_CLOSE):
+        exchange_abort(loop, web, x, HTTP_CLIENT_GONE)
+        return
+    exchange_work(loop, web, x)
+
+
+cdef void exchange_work(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    if x.state == X_COLLECT:
+        collect(loop, web, x)
+        return
+    if (x.state == X_ANSWER or x.state == X_BODY) and not x.flags & X_SENT:
+        run_upload(loop, web, x)
+    if x.state == X_ANSWER and x.origin != NULL and x.origin.end.flags & READABLE:
+        read_answer(loop, web, x)
+    if x.state == X_BODY or x.state == X_FLUSH:
+        received(loop, web, x, download_pump(loop, web, x))
+
+
+cdef void exchange_origin(loop_t *loop, web_t *web, exchange_t *x,
+                          uint32_t events) noexcept nogil:
+    cdef origin_t *origin = x.origin
+    if origin.state == ORIGIN_CONNECTING:
+        if events & (EPOLLERR | EPOLLHUP):
+            connect_lost(loop, web, x, False)
+            return
+        origin.state = ORIGIN_CONNECTING + 1
+        note_events(&origin.end, events)
+        established(loop, web, x)
+        return
+    note_events(&origin.end, events)
+    exchange_work(loop, web, x)
+
+
+cdef void exchange_found(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:
+    x.state = X_PAUSED
+    dispatch(loop, web, x, result)
+
+
+# ---- time --------------------------------------------------------------------------------------
+
+cdef inline uint64_t after(loop_t *loop, uint32_t since, uint32_t limit) noexcept nogil:
+    """When `limit` ms since `since` are over; never with a limit of 0."""
+    cdef uint32_t elapsed = relative(loop) - since
+    if limit == 0:
+        return UINT64_MAX
+    return loop.now + (limit - elapsed if elapsed < limit else 0)
+
+
+cdef uint64_t state_look(loop_t *loop, exchange_t *x) noexcept nogil:
+    cdef const route_t *route
+    if x.route == NO_ROW:
+        return after(loop, x.client_moved, http_of(x).head_timeout)
+    route = route_of(x)
+    if x.state == X_COLLECT:
+        return after(loop, x.client_moved, route.body_timeout)
+    if x.state == X_QUEUED:
+        return x.seek.deadline
+    if x.state == X_PAUSED:
+        return after(loop, x.pause_until - RETRY_PAUSE, RETRY_PAUSE)
+    if x.state == X_CONNECTING:
+        return min_time(x.seek.deadline, loop.now + 1 if (
+            clock_us() - x.connect_us >= <uint64_t> pool_of(x).connect_timeout * 1000) else (
+            loop.now + pool_of(x).connect_timeout - (clock_us() - x.connect_us) // 1000))
+    if x.state == X_ANSWER:
+        if x.flags & X_SENT:
+            return after(loop, x.origin_moved, route.first_byte_timeout)
+        if not x.flags & X_UP_DONE and x.origin != NULL and x.origin.end.flags & WRITABLE:
+            return after(loop, x.client_moved, route.body_timeout)
+        return after(loop, x.origin_moved, route.first_byte_timeout)
+    if download_pending(x):
+        return after(loop, x.client_moved, route.send_timeout)
+    return after(loop, x.origin_moved, route.read_timeout)
+
+
+cdef uint64_t exchange_look(loop_t *loop, exchange_t *x) noexcept nogil:
+    cdef uint64_t look = state_look(loop, x)
+    if x.route != NO_ROW:
+        look = min_time(look, after(loop, x.began, route_of(x).total_timeout))
+    return look
+
+
+cdef void exchange_timeout(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """Acts if a timeout is due; otherwise there is nothing to do yet."""
+    cdef const route_t *route
+    if x.route != NO_ROW and after(loop, x.began, route_of(x).total_timeout) <= loop.now:
+        answer(loop, web, x, 504, HTTP_TOTAL, 0)
+        return
+    if state_look(loop, x) > loop.now:
+        return
+    if x.state == X_COLLECT:
+        answer(loop, web, x, 408, HTTP_HEAD_TIMEOUT, 0)
+    elif x.state == X_QUEUED:
+        answer(loop, web, x, 503,
+               HTTP_NO_BACKEND if x.seek.flags & SEEK_NOBODY else HTTP_QUEUE_TIMEOUT, 1)
+    elif x.state == X_PAUSED:
+        memset(x.seek.cursor.tried, 0, sizeof(x.seek.cursor.tried))
+        x.seek.cursor.tried_count = 0
+        dispatch(loop, web, x, seek(loop, &x.seek))
+    elif x.state == X_CONNECTING:
+        connect_lost(loop, web, x, True)
+    elif x.state == X_ANSWER:
+        if not x.flags & (X_SENT | X_UP_DONE) and x.origin != NULL and (
+                x.origin.end.flags & WRITABLE):
+            answer(loop, web, x, 408, HTTP_HEAD_TIMEOUT, 0)
+        else:
+            backend_counters(loop, x.seek.backend_row).status[0] += 1
+            suspect(loop, x.seek.backend_row)
+            answer(loop, web, x, 504, HTTP_FIRST_BYTE, 0)
+    elif download_pending(x):
+        exchange_abort(loop, web, x, HTTP_CLIENT_SLOW)
+    else:
+        suspect_cut(loop, x)
+        exchange_abort(loop, web, x, HTTP_ANSWER_CUT)
