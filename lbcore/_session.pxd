@@ -36,6 +36,11 @@ ctypedef struct session_t:      # a connection: both sockets and what is between
     session_t *work             # list of deferred work
     void *tunnel                # the exchange that it came from
     uint64_t source_key         # 0: not in the table of connections per source
+    uint64_t opened_us          # CLOCK_MONOTONIC, for a line of the access log; 0: it gets none
+    uint64_t bytes_up           # delivered to the server
+    uint64_t bytes_down
+    uint32_t queue_us           # until a backend had a place; NO_TIME: not yet
+    uint32_t connect_us         # from there until it was reached
     uint32_t client_active      # ms since the loop started, when its last byte moved
     uint32_t server_active
     uint32_t half_closed        # likewise, when one direction ended; 0: both open

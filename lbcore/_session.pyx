@@ -14,6 +14,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from lbcore._access cimport NO_TIME
 from lbcore._arrive cimport (
     ARRIVAL_GONE, ARRIVAL_MALFORMED, ARRIVAL_MORE, ARRIVAL_RESET, proxy_expected, proxy_read,
     source_enter,
@@ -46,6 +47,7 @@ from lbcore._seek cimport (
     plan_release, queue_poll, seek, seek_cancel, seek_failed, seek_release, share_descriptors,
     suspect, trust,
 )
+from lbcore._sessionlog cimport session_line
 from lbcore._timers cimport timer_clear, timer_set
 from lbcore._upstream cimport (
     CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY, connect_backend, tune_upstream,
@@ -142,6 +144,8 @@ cdef void session_end(loop_t *loop, session_t *s, int reason, bint abort) noexce
     cdef listener_counters_t *counters = listener_counters(loop, s.listener_row)
     if s.state == SESSION_DEAD:
         return
+    if s.opened_us:
+        session_line(loop, s, reason)
     seek_cancel(loop, &s.seek)
     timer_clear(&loop.wheel, &s.timer)
     flow_drop(&loop.relay, &s.up)
@@ -194,6 +198,10 @@ cdef void session_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *a
     s.client.flags = WRITABLE | (BOUNDARIES if acceptor.is_unix else 0)
     s.server.fd = -1
     endpoint_from_sockaddr(&s.source, address, length)
+    if s.seek.plan.image.access_format:
+        s.opened_us = clock_us()
+        s.queue_us = NO_TIME
+        s.connect_us = NO_TIME
     counters = listener_counters(loop, s.listener_row)
     counters.accepted += 1
     counters.connections += 1
@@ -359,6 +367,8 @@ cdef int reach(loop_t *loop, session_t *s, const pool_t *pool) noexcept nogil:
         return CONNECT_INTERNAL
     held = s.up.held
     s.connect_started = <uint32_t> clock_us()
+    if s.queue_us == NO_TIME:
+        s.queue_us = s.connect_started - <uint32_t> s.opened_us
     result = connect_backend(
         loop, s, TAG_SERVER, pool, pool_backends(s.seek.plan.image, pool) + s.seek.backend,
         &s.source, &s.server, buffer_data(held) + held.start if held != NULL else NULL,
@@ -400,9 +410,11 @@ cdef bint hold_proxy_header(loop_t *loop, session_t *s, int version) noexcept no
 cdef void established(loop_t *loop, session_t *s) noexcept nogil:
     """A backend is reached: relay."""
     cdef backend_counters_t *counters = backend_counters(loop, s.seek.backend_row)
-    cdef uint32_t now = relative(loop)
+    cdef uint32_t now = relative(loop), now_us = <uint32_t> clock_us()
     counters.connections += 1
-    counters.connect_us[histogram_bucket(<uint32_t> clock_us() - s.connect_started)] += 1
+    counters.connect_us[histogram_bucket(now_us - s.connect_started)] += 1
+    if s.connect_us == NO_TIME:
+        s.connect_us = now_us - <uint32_t> s.opened_us - s.queue_us
     s.state = SESSION_RELAY
     s.client_active = now
     s.server_active = now
@@ -457,6 +469,7 @@ cdef uint32_t tunnel_timeout(const exchange_t *exchange) noexcept nogil:
 cdef inline void count_up(loop_t *loop, session_t *s, uint64_t given) noexcept nogil:
     backend_counters(loop, s.seek.backend_row).bytes_up += given
     listener_counters(loop, s.listener_row).bytes_up += given
+    s.bytes_up += given
 
 
 cdef bint run_up(loop_t *loop, session_t *s) noexcept nogil:
@@ -513,6 +526,7 @@ cdef bint run_down(loop_t *loop, session_t *s) noexcept nogil:
         s.client_active = relative(loop)
         backend_counters(loop, s.seek.backend_row).bytes_down += loop.relay.given
         listener_counters(loop, s.listener_row).bytes_down += loop.relay.given
+        s.bytes_down += loop.relay.given
     if result == FLOW_WAIT:
         if not s.client.flags & WRITABLE:
             arm_output(loop, s, &s.client, TAG_CLIENT)

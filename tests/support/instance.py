@@ -105,8 +105,12 @@ class Instance:
 
     # -- its life
 
-    def start(self, *, descriptors: int | None = None, wait: bool = True) -> None:
-        """Starts lbcore, with at most so many descriptors a process, and waits until it serves."""
+    def start(self, *, descriptors: int | None = None, wait: bool = True,
+              stdout: int | None = None) -> None:
+        """Starts lbcore, with at most so many descriptors a process, and waits until it serves.
+
+        What it prints goes to ``log_path``; its standard output alone to ``stdout``, if given.
+        """
         command = [sys.executable, "-P", "-m", "lbcore", "-c", str(self.config)]
         if descriptors is not None:
             command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
@@ -115,8 +119,9 @@ class Instance:
         with self.log_path.open("ab") as output:
             already = len(self.events("started"))
             self.process = subprocess.Popen(
-                command, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=output,
-                stderr=output, env=os.environ | {"PYTHONPATH": str(self.tree), MARK: self.mark})
+                command, cwd=self.directory, stdin=subprocess.DEVNULL,
+                stdout=output if stdout is None else stdout, stderr=output,
+                env=os.environ | {"PYTHONPATH": str(self.tree), MARK: self.mark})
         if wait:
             self.wait_for("started", already + 1)
 
