@@ -8,6 +8,7 @@ from typing import Any
 
 Json = dict[str, Any]
 RIGHT = set("0123456789")
+CLASSES = ("REQUESTS", "2XX", "3XX", "4XX", "5XX", "NONE")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
@@ -29,6 +30,9 @@ def describe(said: Json) -> Iterator[str]:
            f"({_ago(said['plan']['applied_at'])} old)")
     if said["upgrade"]["state"] == "failed":
         yield f"the last upgrade failed: {said['upgrade'].get('error')}"
+    if said.get("rates_forgotten"):
+        yield (f"{said['rates_forgotten']} rate limits were forgotten early: more clients at a "
+               "time than there are places")
     yield ""
     yield from table(
         ["WORKER", "PID", "CPU", "CPU%", "USS", "RSS", "CONNS", "ACCEPTED", "ACC/S", "STATE"],
@@ -37,6 +41,11 @@ def describe(said: Json) -> Iterator[str]:
     yield from table(
         ["LISTENER", "BIND", "POOL", "CONNS", "ACCEPTED", "IN", "OUT", "ENDED BADLY"],
         [_listener(listener) for listener in said["listeners"]])
+    if http := [listener for listener in said["listeners"] if "routes" in listener]:
+        yield ""
+        yield from table(
+            ["HTTP", "POOL", *CLASSES, "RETRIED", "P50", "P99", "ENDED BADLY"],
+            [row for listener in http for row in _requests(listener)])
     for pool in said["pools"]:
         yield ""
         waiting = f", {pool['waiting']} waiting" if pool["waiting"] else ""
@@ -45,6 +54,10 @@ def describe(said: Json) -> Iterator[str]:
             ["  BACKEND", "ADDRESS", "STATE", "SINCE", "WEIGHT", "CONNS", "TOTAL", "FAILED",
              "CHECK", "WHY"],
             [_backend(backend) for backend in pool["backends"]])
+        if any(backend["requests"] for backend in pool["backends"]):
+            yield from table(
+                ["  ANSWERS", *CLASSES, "RETRIED", "REUSED", "P50", "P99"],
+                [_answers(backend) for backend in pool["backends"]])
 
 
 def _worker(worker: Json) -> list[object]:
@@ -62,6 +75,31 @@ def _listener(listener: Json) -> list[object]:
     return [listener["name"], " ".join(listener["bind"]), listener["pool"],
             listener["connections"], listener["accepted"], _size(listener["bytes_up"]),
             _size(listener["bytes_down"]), reasons or None]
+
+
+def _requests(listener: Json) -> Iterator[list[object]]:
+    """A line for an http listener, and below it one for each route."""
+    bad = {reason: count for reason, count in listener["http_ended"].items()
+           if count and reason not in ("ok", "shutdown")}
+    reasons = ", ".join(f"{reason} {count}" for reason, count in bad.items())
+    yield [listener["name"], None, listener["requests"], *_classes(listener["status"]),
+           listener["retries"], None, None, reasons or None]
+    for route in listener["routes"]:
+        yield [f"  {route['name']}", route["pool"] or route["action"], route["requests"],
+               *_classes(route["status"]), route["retries"], *_speed(route["total_ms"]), None]
+
+
+def _answers(backend: Json) -> list[object]:
+    return [f"  {backend['name']}", backend["requests"], *_classes(backend["status"]),
+            backend["retries"], backend["reused"], *_speed(backend["response_ms"])]
+
+
+def _classes(status: Json) -> list[object]:
+    return [status[name] for name in ("2xx", "3xx", "4xx", "5xx", "none")]
+
+
+def _speed(ms: Json) -> list[object]:
+    return [None if ms[name] is None else f"{ms[name]:.3g}ms" for name in ("p50", "p99")]
 
 
 def _backend(backend: Json) -> list[object]:

@@ -7,8 +7,8 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from lbcore._scoreboard import Scoreboard
-from lbcore.config.plan import Plan
+from lbcore._scoreboard import STATUS_NAMES, Scoreboard, histogram_bound
+from lbcore.config.plan import NO_POOL, ListenerPlan, Plan
 from lbcore.health import BackendHealth, Member, PoolRows
 from lbcore.supervisor.fleet import Fleet
 from lbcore.supervisor.meter import Meter
@@ -50,21 +50,73 @@ def _worker(fleet: Fleet, meter: Meter, worker: Worker) -> Json:
         "cpu": fleet.settings.cpu_of(worker.slot),
         "connections": seat["connections"], "accepted": seat["accepted"],
         "plan_version": seat["plan_version"], "pipes": seat["pipes"], "buffers": seat["buffers"],
+        "requests": seat["requests"], "idle_upstreams": seat["idle_upstreams"],
+        "spool_bytes": seat["spool_bytes"], "sources_untracked": seat["sources_untracked"],
         "accept_pauses": seat["accept_pauses"], "accept_errors": seat["accept_errors"],
         "heartbeat_age_ms": max(0, round(time.monotonic() * 1000) - seat["heartbeat_ms"]),
     }
 
 
 def listeners(plan: Plan, rollout: Rollout) -> list[Json]:
-    """Every listener with its counters; ``ended`` says why connections ended."""
+    """Every listener with its counters; ``ended`` says why connections ended.
+
+    Those with protocol http also have ``http_ended``, why exchanges ended, and their ``routes``;
+    ``status`` and ``retries`` are those of all routes together.
+    """
     found = []
     for listener in plan.listeners:
         totals = rollout.board.listener_totals(rollout.listeners.live[(listener.name,)])
-        found.append({
+        shown: Json = {
             "name": listener.name, "protocol": listener.protocol,
             "bind": [str(bind) for bind in listener.binds],
-            "pool": plan.pools[listener.pool].name, **totals,
-        })
+            "pool": plan.pools[listener.pool].name if listener.pool != NO_POOL else None, **totals,
+        }
+        if listener.http:
+            routes = _routes(plan, listener, rollout)
+            shown["status"] = {name: sum(route["status"][name] for route in routes)
+                               for name in STATUS_NAMES}
+            shown["retries"] = sum(route["retries"] for route in routes)
+            shown["routes"] = routes
+        else:
+            del shown["requests"], shown["http_ended"]
+        found.append(shown)
+    return found
+
+
+def _routes(plan: Plan, listener: ListenerPlan, rollout: Rollout) -> list[Json]:
+    """The routes of a listener in the order in which they are tried.
+
+    A route of the file that names several hosts is one.
+    """
+    found: dict[str, Json] = {}
+    http = listener.http
+    for route in (*http.routes, http.default) if http else ():
+        if route is None or route.name in found:
+            continue
+        row = rollout.routes.live.get((listener.name, route.name))
+        if row is None:
+            continue
+        totals = rollout.board.route_totals(row)
+        found[route.name] = {
+            "name": route.name, "action": route.action,
+            "pool": plan.pools[route.pool].name if route.action == "pool" else None,
+            **{name: totals[name]
+               for name in ("requests", "status", "retries", "bytes_up", "bytes_down")},
+            "total_ms": _quantiles(totals["total_us"]),
+        }
+    return list(found.values())
+
+
+def _quantiles(histogram: list[int]) -> Json:
+    """In ms, as upper bounds: what half, nine of ten and 99 of 100 stayed below; None: nobody was
+    counted."""
+    total, seen = sum(histogram), 0
+    found: Json = {"p50": None, "p90": None, "p99": None}
+    wanted = [("p50", 50), ("p90", 90), ("p99", 99)]
+    for bucket, count in enumerate(histogram):
+        seen += count
+        while total and wanted and seen * 100 >= total * wanted[0][1]:
+            found[wanted.pop(0)[0]] = histogram_bound(bucket) / 1000
     return found
 
 
@@ -101,6 +153,8 @@ def _backend(board: Scoreboard, member: Member, health: BackendHealth) -> Json:
         "early_resets": totals["early_resets"], "redispatched": totals["redispatched"],
         "failures_in_a_row": board.failures(member.row),
         "bytes_up": totals["bytes_up"], "bytes_down": totals["bytes_down"],
+        "requests": totals["requests"], "status": totals["status"], "retries": totals["retries"],
+        "reused": totals["reused"], "response_ms": _quantiles(totals["response_us"]),
         "ejections": health.ejections, "ejected_until": iso(health.ejected_until),
         "last_check": check,
     }

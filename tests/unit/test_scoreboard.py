@@ -105,3 +105,66 @@ def test_totals_begin_at_nothing() -> None:
     assert sum(route["total_us"]) == sum(board.backend_totals(0)["response_us"]) == 0
     with pytest.raises(IndexError):
         board.route_totals(CAPACITY["routes"])
+
+
+# ---- what workers count for http ---------------------------------------------------------------
+
+def row_at(board: Scoreboard, kind: str, seat: int, row: int) -> int:
+    """Where a worker's counters of a row lie in the segment."""
+    per_seat = (("backends", "backend_counters"), ("listeners", "listener_counters"),
+                ("pools", "pool_counters"), ("sources", "source_entry"),
+                ("routes", "route_counters"))
+    at = os.fstat(board.fd).st_size - CAPACITY["rates"] * SIZES["rate_bucket"]
+    for rows, struct in reversed(per_seat):
+        many = 65536 if rows == "sources" else CAPACITY[rows]
+        at -= (CAPACITY["seats"] + 1) * many * SIZES[struct]
+        if struct == kind:
+            return at + (seat * many + row) * SIZES[struct]
+    raise LookupError(kind)
+
+
+def write(board: Scoreboard, kind: str, seat: int, row: int, at: int, *numbers: int) -> None:
+    """What a worker would write: 64-bit numbers, ``at`` bytes behind the start of the row."""
+    data = b"".join(number.to_bytes(8, "little") for number in numbers)
+    os.pwrite(board.fd, data, row_at(board, kind, seat, row) + at)
+
+
+def test_what_workers_answered_is_added_up_and_outlives_them() -> None:
+    board = Scoreboard.create()
+    seats = [board.take_seat(slot) for slot in range(2)]
+    for seat in seats:
+        write(board, "route_counters", seat, 7, 0, 10, 1, 0, 5, 0, 3, 1, 2, 1000, 2000)
+        write(board, "backend_counters", seat, 3, 448, 9, 0, 0, 6, 1, 1, 1, 4, 8)
+        write(board, "listener_counters", seat, 1, 168, 12, 10, 2)
+
+    def totals() -> list[object]:
+        return [board.route_totals(7), board.backend_totals(3), board.listener_totals(1)]
+
+    before = totals()
+    route, backend = board.route_totals(7), board.backend_totals(3)
+    listener = board.listener_totals(1)
+    assert (route["requests"], route["retries"]) == (20, 4)
+    assert (route["bytes_up"], route["bytes_down"]) == (2000, 4000)
+    assert list(route["status"].values()) == [2, 0, 10, 0, 6, 2]
+    assert list(backend["status"].values()) == [0, 0, 12, 2, 2, 2]
+    assert (backend["requests"], backend["retries"], backend["reused"]) == (18, 8, 16)
+    assert listener["requests"] == 24
+    assert listener["http_ended"]["ok"] == 20
+    assert listener["http_ended"]["bad_request"] == 4
+    for seat in seats:
+        board.leave_seat(seat, 10, 10, 10)
+        assert totals() == before
+    assert board.take_seat(0) == seats[0]
+    assert totals() == before
+    board.reset_route(7)
+    assert board.route_totals(7)["requests"] == 0
+
+
+def test_durations_are_kept_by_bucket() -> None:
+    board = Scoreboard.create()
+    seat = board.take_seat(0)
+    write(board, "route_counters", seat, 0, 96, 1 | 2 << 32)
+    write(board, "backend_counters", seat, 0, 520, 3 | 4 << 32)
+    board.leave_seat(seat, 1, 1, 1)
+    assert board.route_totals(0)["total_us"][:3] == [1, 2, 0]
+    assert board.backend_totals(0)["response_us"][:3] == [3, 4, 0]
