@@ -75,6 +75,10 @@ class AdminClient:
         """Reads the configuration again."""
         return self._ask("POST", "/v1/reload")
 
+    def restart(self, pool: str) -> Json:
+        """Replaces the servers of a pool's application; returns once they serve."""
+        return self._ask("POST", f"/v1/pools/{quote(pool, safe='')}/restart")
+
     def drain(self, pool: str, backend: str) -> Json:
         """Takes a backend out of service."""
         return self._ask("POST", f"{_backend(pool, backend)}/drain")

@@ -39,6 +39,9 @@ class Control(Protocol):
     async def reload(self) -> Json:
         """Reads the configuration again and puts it into force."""
 
+    async def restart(self, pool: str) -> Json:
+        """Replaces the servers of a pool's application by new ones."""
+
     async def set_drain(self, pool: str, backend: str, on: bool) -> Json:
         """Takes a backend out of service or puts it back."""
 

@@ -5,6 +5,7 @@
     POST /v1/backends/{pool}/{backend}/drain
     POST /v1/backends/{pool}/{backend}/undrain
     POST /v1/backends/{pool}/{backend}/weight     {"weight": 0..1000 or null}
+    POST /v1/pools/{pool}/restart
     POST /v1/workers                              {"count": n}
     POST /v1/upgrade
     POST /v1/stop                                 {"now": false}
@@ -64,6 +65,7 @@ def make_app(control: Control) -> web.Application:
         web.post(backend + "/drain", _drain),
         web.post(backend + "/undrain", _undrain),
         web.post(backend + "/weight", _weight),
+        web.post("/v1/pools/{pool}/restart", _restart),
         web.post("/v1/workers", _workers),
         web.post("/v1/upgrade", _upgrade),
         web.post("/v1/stop", _stop),
@@ -77,6 +79,11 @@ async def _status(request: web.Request) -> web.Response:
 
 async def _reload(request: web.Request) -> web.Response:
     return web.json_response(await request.app[CONTROL].reload())
+
+
+async def _restart(request: web.Request) -> web.Response:
+    pool = request.match_info["pool"]
+    return web.json_response(await request.app[CONTROL].restart(pool))
 
 
 async def _drain(request: web.Request) -> web.Response:

@@ -34,6 +34,7 @@ COMMANDS = {
     "schema": "lbcore.cli.files",
     "status": "lbcore.cli.control",
     "reload": "lbcore.cli.control",
+    "restart": "lbcore.cli.control",
     "drain": "lbcore.cli.control",
     "undrain": "lbcore.cli.control",
     "weight": "lbcore.cli.control",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 UPGRADE_PATIENCE = 120.0     # seconds that `lbcore upgrade` waits for the new workers
+APP_PATIENCE = 3600.0        # for an application to come up: its start_timeout ends it earlier
 POLL = 0.1
 
 
@@ -55,12 +56,29 @@ def reload(state: State, admin: str | None) -> None:
 
     Established connections are not touched. A configuration with problems changes nothing.
     """
-    with _instance(state, admin) as client:
+    with _instance(state, admin, APP_PATIENCE) as client:
         said = client.reload()
     lines = [f"reloaded: plan {said['plan_version']} is in force"]
     lines += [f"needs a restart to change: {key}" for key in said["needs_restart"]]
     lines += [f"was replaced: {failure}" for failure in said["workers_failed"]]
     _answer(state, said, *lines)
+
+
+@click.command()
+@click.argument("pool")
+@running
+@click.pass_obj
+def restart(state: State, pool: str, admin: str | None) -> None:
+    """Replace the Python application of a pool by a new one, without a failed request.
+
+    The new one has to answer before it gets requests; the old one ends after its last. If the
+    new one does not come up, the old one stays.
+    """
+    with _instance(state, admin, APP_PATIENCE) as client:
+        said = client.restart(pool)
+    pids = ", ".join(str(one["pid"]) for one in said["servers"])
+    _answer(state, said, f"restarted: generation {said['generation']} of {said['application']} "
+            f"serves (pid {pids})")
 
 
 @click.command()
@@ -151,12 +169,14 @@ def stop(state: State, now: bool, no_wait: bool, admin: str | None) -> None:
 
 
 @contextmanager
-def _instance(state: State, admin: str | None) -> Iterator[AdminClient]:
+def _instance(
+    state: State, admin: str | None, patience: float = 60.0
+) -> Iterator[AdminClient]:
     """The running instance; its refusals become what the command line prints."""
     from lbcore.admin.client import AdminClient, AdminError, NotRunning  # noqa: PLC0415
 
     try:
-        yield AdminClient(_address(state, admin))
+        yield AdminClient(_address(state, admin), patience)
     except NotRunning as error:
         raise click.ClickException(str(error)) from error
     except AdminError as error:

@@ -50,6 +50,7 @@ def describe(said: Json) -> Iterator[str]:
         yield ""
         waiting = f", {pool['waiting']} waiting" if pool["waiting"] else ""
         yield f"pool {pool['name']}: {pool['balance']}, {pool['state']}{waiting}"
+        yield from _app(pool.get("app"))
         yield from table(
             ["  BACKEND", "ADDRESS", "STATE", "SINCE", "WEIGHT", "CONNS", "TOTAL", "FAILED",
              "CHECK", "WHY"],
@@ -58,6 +59,23 @@ def describe(said: Json) -> Iterator[str]:
             yield from table(
                 ["  ANSWERS", *CLASSES, "RETRIED", "REUSED", "P50", "P99"],
                 [_answers(backend) for backend in pool["backends"]])
+
+
+def _app(app: Json | None) -> Iterator[str]:
+    """The application of a pool, if it has one, and what is wrong with it."""
+    if app is None:
+        return
+    servers = ", ".join(
+        f"pid {one['pid']}" + ("" if one["state"] == "ready" else f" {one['state']}")
+        + (f" ({one['restarts']} restarts)" if one["restarts"] else "")
+        for one in app["servers"])
+    yield f"  {app['application']} on {app['server']}, generation {app['generation']}: {servers}"
+    for one in app["servers"]:
+        if one["state"] == "failed":
+            yield from (f"    {line}" for line in f"{one['backend']}: {one['error']}".split("\n"))
+    if app["failed"]:
+        yield from (f"    {line}" for line in
+                    f"a replacement did not come up: {app['failed']['error']}".split("\n"))
 
 
 def _worker(worker: Json) -> list[object]:

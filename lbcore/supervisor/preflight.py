@@ -19,6 +19,7 @@ from lbcore._scoreboard import Scoreboard
 from lbcore.config import ConfigError
 from lbcore.config.plan import Plan
 from lbcore.supervisor import image
+from lbcore.supervisor.apps import without_servers
 from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.fleet import Fleet, LaunchError
 from lbcore.supervisor.groups import SocketTable
@@ -33,7 +34,8 @@ async def try_worker(plan: Plan, directory: Path) -> None:
 
     Raises LaunchError, ResolveError, LookupError, ValueError or OSError.
     """
-    plan = image.without_listeners(with_demo_backends(plan, directory))
+    plan = without_servers(with_demo_backends(plan, directory), directory)
+    plan = image.without_listeners(plan)
     instance = Instance(plan.admin, directory / "lock", -1, directory,
                         os.open(directory, os.O_PATH | os.O_DIRECTORY))
     fleet = Fleet(Scoreboard.create(), 0, os.eventfd(0), SocketTable(), instance, Log(),

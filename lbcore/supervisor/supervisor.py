@@ -25,6 +25,8 @@ from lbcore.config import ConfigError
 from lbcore.config.plan import Plan
 from lbcore.health import HealthEvent, HealthMonitor
 from lbcore.supervisor import resize, status, takeover, upgrade
+from lbcore.supervisor.apps_rollout import AppRollout
+from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.demo import DemoBackends, with_demo_backends
 from lbcore.supervisor.fleet import Fleet, LaunchError
 from lbcore.supervisor.groups import SocketTable
@@ -41,7 +43,7 @@ Json = dict[str, Any]
 # Half of the seats: during an upgrade old and new workers live side by side.
 MAX_WORKERS = (CAPACITY["seats"] + 1) // 2
 TASK_PATIENCE = 3.0              # seconds for what is under way to be broken off
-CANNOT_APPLY = (ResolveError, BindError, LookupError, ValueError, OSError)
+CANNOT_APPLY = (AppError, ResolveError, BindError, LookupError, ValueError, OSError)
 
 
 class StartError(Exception):
@@ -81,7 +83,8 @@ class Supervisor:
         self.stopping = ""               # "", "draining" or "now"
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._hurry = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self.apps = AppRollout(self)
 
     @classmethod
     def create(cls, config: Path, plan: Plan, log: Log) -> Supervisor:
@@ -124,7 +127,10 @@ class Supervisor:
         try:
             self.rollout.look_at_host(plan, found.source)
             self.use_settings(plan)
-            await self.rollout.apply(plan, range(plan.workers), tell=False)
+            await self.apps.apps.adopt(plan)
+            change = await self.apps.apps.prepare(plan, starting=True)
+            plan = change.plan
+            await self.apps.put(change, range(plan.workers), tell=False)
             self.text = found.text
             self.admin_socket = open_admin(plan.admin)
             if plan.pid_file:
@@ -268,7 +274,8 @@ class Supervisor:
             "rates_forgotten": _rate.forgotten(self.board),
             "workers": await status.workers(self.fleet, self.meter),
             "listeners": status.listeners(plan, self.rollout),
-            "pools": status.pools(self.rollout),
+            "pools": [pool | {"app": self.apps.apps.describe(pool["name"])}
+                      for pool in status.pools(self.rollout)],
         }
 
     async def reload(self) -> Json:
@@ -291,7 +298,9 @@ class Supervisor:
             try:
                 self.rollout.look_at_host(plan, found.source)
                 settings_of(plan)
-                failures = await self.rollout.apply(plan, range(len(self.fleet.slots)))
+                change = await self.apps.apps.prepare(plan)
+                plan = change.plan
+                failures = await self.apps.put(change, range(len(self.fleet.slots)))
             except ConfigError as error:
                 raise self._refused(error) from error
             except CANNOT_APPLY as error:
@@ -320,6 +329,11 @@ class Supervisor:
             422, f"{self.config} has {len(error.problems)} problem(s); the configuration in force "
             f"stays", "mend them and reload again; `lbcore check` shows them too",
             [problem.as_dict() for problem in error.problems])
+
+    async def restart(self, pool: str) -> Json:
+        """Replaces the servers of an application by new ones, without a failed request."""
+        self._refuse_when_stopping()
+        return await self.apps.restart(pool)
 
     async def set_drain(self, pool: str, backend: str, on: bool) -> Json:
         """Takes a backend out of service or puts it back."""
@@ -407,21 +421,21 @@ class Supervisor:
         """Begins to end: "draining" lets connections finish, "now" does not, nor a second call."""
         if self.stopping:
             self.stopping = "now"
-            self._hurry.set()
+            self.hurry.set()
             return
         self.stopping = how
         if how == "now":
-            self._hurry.set()
+            self.hurry.set()
         self.log.info("stopping", how=how)
         self.spawn(self._end())
 
     async def _end(self) -> None:
         self.fleet.stand_down()
-        if not self._hurry.is_set():
+        if not self.hurry.is_set():
             # Our copies first: a worker's own is then the last, and what it sweeps up is all.
             self.table.close_all()
             self.fleet.dismiss_all(sweep=True)
-            hurry = asyncio.ensure_future(self._hurry.wait())
+            hurry = asyncio.ensure_future(self.hurry.wait())
             drained = asyncio.ensure_future(self.fleet.wait_for(self.fleet.workers()))
             await asyncio.wait({hurry, drained}, return_when=asyncio.FIRST_COMPLETED)
             hurry.cancel()
@@ -441,6 +455,7 @@ class Supervisor:
         await self.fleet.stop_all()
         await self.monitor.stop()
         await self.demos.stop()
+        await self.apps.stop(spare_adopted=bool(left_alone))
         self.fleet.access.close()
         self.table.close(list(self.table), unlink=not left_alone)
         if self.admin_socket is not None:

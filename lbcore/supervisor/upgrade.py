@@ -141,6 +141,8 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
         return fd
 
     fleet, table, rollout = supervisor.fleet, supervisor.table, supervisor.rollout
+    apps = supervisor.apps.apps.export()
+    descriptors += [one["fd"] for app in apps for one in app["servers"] if one["fd"] >= 0]
     demos = supervisor.demos.export()
     descriptors += [demo["fd"] for demo in demos]
     seated = {slot.worker: slot.index for slot in fleet.slots.values() if slot.worker is not None}
@@ -173,7 +175,7 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
                      "unsent": [[text, [passed(fd) for fd in fds]] for text, fds in
                                 (w.channel.unsent() if w.channel is not None else [])]}
                     for w in fleet.workers()],
-        "demos": demos,
+        "demos": demos, "apps": apps,
     }
 
 
@@ -243,8 +245,10 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
         for rows in rollout.row_tables():
             rows.restore(state["rows"][rows.kind])
     supervisor.demos.restore(state["demos"])
+    supervisor.apps.apps.restore(state.get("apps", []), plan)
+    change = await supervisor.apps.apps.prepare(plan, starting=True)
     supervisor.monitor.restore(state["health"])
-    await rollout.apply(plan, range(state["slots"]), tell=False)
+    await supervisor.apps.put(change, range(state["slots"]), tell=False)
     supervisor.monitor.start()
     for slot in fleet.slots.values():
         fleet.keep(slot)

@@ -28,6 +28,10 @@ class Recorder:
     async def reload(self) -> Json:
         raise ControlError(422, "two problems", "mend them", [{"line": 3}])
 
+    async def restart(self, pool: str) -> Json:
+        self.asked.append(("restart", pool))
+        return {}
+
     async def set_drain(self, pool: str, backend: str, on: bool) -> Json:
         self.asked.append(("drain", pool, backend, on))
         return {}

@@ -1,0 +1,492 @@
+"""Python applications: which servers run, in which generation, and how one follows another.
+
+An application is replaced by a generation: new servers on new sockets beside the old ones. They
+have to answer before anything else happens. Then a plan with their addresses goes to the workers,
+like with any reload; the old servers end once the last request has left them. A generation that
+does not come up is ended, and everything stays as it was.
+
+Servers and their pumps outlive the supervisor. They carry a mark in their environment, by which
+the next supervisor finds them and goes on with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import time
+import zlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lbcore._scoreboard import Scoreboard
+from lbcore.config.plan import Address, AppPlan, BackendPlan, Plan, PoolPlan
+from lbcore.supervisor.apps_output import Output
+from lbcore.supervisor.apps_probe import Asking, target_for
+from lbcore.supervisor.apps_server import AppServer, State, Surroundings
+from lbcore.supervisor.apps_spec import MARK, AppError, Spec, spec_of
+from lbcore.supervisor.instance import MAX_UNIX_PATH, Instance
+from lbcore.supervisor.log import Log
+from lbcore.supervisor.process import Process
+from lbcore.supervisor.settings import settings_of
+
+Json = dict[str, Any]
+LOOK = 0.05                      # seconds between looks at requests in flight
+STOP_NOW = 2.0                   # seconds for a server when lbcore is told to end at once
+ANSWER_AT_ONCE = 2.0             # seconds
+PREFIX = "app-"                  # of everything that belongs to servers in the runtime directory
+
+
+@dataclass(eq=False)
+class Generation:
+    """The servers of one pool that began together."""
+
+    pool: str
+    number: int
+    spec: Spec
+    servers: dict[str, AppServer] = field(default_factory=dict)      # by backend
+    rows: list[int] = field(default_factory=list)    # of the scoreboard, once it is being replaced
+    adopted: bool = False                # of an earlier supervisor
+
+    @property
+    def error(self) -> str:
+        """Why it is not ready as a whole; empty when it is."""
+        return next((one.error for one in self.servers.values() if one.state is State.FAILED), "")
+
+
+@dataclass
+class Change:
+    """New generations that answer and have yet to be put in the place of others."""
+
+    plan: Plan                   # with the backends that applications are
+    new: dict[str, Generation]
+    failed: dict[str, str] = field(default_factory=dict)     # only when lbcore starts
+
+
+class Apps:
+    """All applications of this instance.
+
+    ``row_of`` finds the scoreboard row of a backend in the plan in force, ``hold`` keeps traffic
+    from one or lets it come again (empty reason), ``strangers`` tells whether workers of an
+    earlier supervisor still serve, whose requests nobody can count.
+    """
+
+    def __init__(
+        self, instance: Instance, log: Log, board: Scoreboard, home: Path,
+        row_of: Callable[[str, str], int | None], hold: Callable[[str, str, str], None],
+        strangers: Callable[[], bool],
+    ) -> None:
+        self.output = Output(instance, log)
+        self.current: dict[str, Generation] = {}
+        self.starting: set[Generation] = set()
+        self.retiring: set[Generation] = set()
+        self.turn = asyncio.Lock()               # of those who restart
+        self.failures: dict[str, Json] = {}      # of replacements, until one succeeds
+        self._instance = instance
+        self._log = log
+        self._board = board
+        self._home = home
+        self._row_of = row_of
+        self._hold = hold
+        self._strangers = strangers
+        self._numbers: dict[str, int] = {}
+        self._owner: int | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- generations
+
+    async def prepare(self, plan: Plan, *, starting: bool = False) -> Change:
+        """Starts what the plan asks for and does not run yet, and waits until it answers.
+
+        Raises AppError, and then nothing has changed; with ``starting`` an application that does
+        not come up is tried again and again instead, or goes on as it was found.
+        """
+        specs = self._specs(plan)
+        new = {name: self._generation(name, spec) for name, spec in specs.items()
+               if not self._goes_on(name, spec)}
+        failed: dict[str, str] = {}
+        try:
+            await self._begin([*new.values()])
+            if starting:                         # what was found has yet to show that it answers
+                await _decided([*self.current.values()])
+            for name, generation in list(new.items()):
+                if not generation.error:
+                    continue
+                failed[name] = generation.error
+                self._failed(name, generation.error)
+                if not starting:
+                    continue
+                if name in self.current:         # of an earlier supervisor
+                    await self._end([new.pop(name)], STOP_NOW)
+            if failed and not starting:
+                raise AppError("; ".join(
+                    f"the application of pool {name} does not come up: {why}"
+                    for name, why in failed.items()))
+        except BaseException:
+            await asyncio.shield(self._end([*new.values()], STOP_NOW))
+            raise
+        return Change(self.fill(plan, new), new, failed)
+
+    async def prepare_restart(self, plan: Plan, pool: str) -> Change:
+        """A new generation of one application with the settings it has. Raises AppError."""
+        spec = self.current[pool].spec
+        generation = self._generation(pool, spec)
+        try:
+            await self._begin([generation])
+            if generation.error:
+                self._failed(pool, generation.error)
+                raise AppError(f"the application of pool {pool} does not come up: "
+                               f"{generation.error}")
+        except BaseException:
+            await asyncio.shield(self._end([generation], STOP_NOW))
+            raise
+        return Change(self.fill(plan, {pool: generation}), {pool: generation})
+
+    def note_rows(self) -> None:
+        """To be called before a plan is applied: which rows the current servers have."""
+        for generation in self.current.values():
+            rows = [self._row_of(generation.pool, name) for name in generation.servers]
+            generation.rows = [row for row in rows if row is not None]
+
+    def commit(self, change: Change, hold: float) -> None:
+        """Workers have the plan of a change: what it replaces ends after its requests.
+
+        ``hold``: seconds for which a connection of the old plan may still choose the old server.
+        """
+        self.starting.difference_update(change.new.values())
+        for name, generation in change.new.items():
+            old, self.current[name] = self.current.get(name), generation
+            if old is not None:
+                self._retire(old, hold)
+                self.failures.pop(name, None)
+                self._log.info("app.replaced", pool=name, generation=generation.number)
+        wanted = {pool.name for pool in change.plan.pools if pool.app is not None}
+        for name in set(self.current) - wanted:
+            self._retire(self.current.pop(name), hold)
+            self.failures.pop(name, None)
+        for generation in self.current.values():
+            for server in generation.servers.values():
+                self._server_changed(server)
+
+    async def abandon(self, change: Change) -> None:
+        """The plan of a change cannot be applied: its servers end."""
+        await self._end([*change.new.values()], STOP_NOW)
+
+    def fill(self, plan: Plan, new: Mapping[str, Generation] | None = None) -> Plan:
+        """The plan with the servers that run, or ``new`` ones, among the backends of its pools."""
+        running = self.current | dict(new or {})
+        return replace(plan, pools=tuple(
+            _with(pool, {name: server.path for name, server in running[pool.name].servers.items()})
+            if pool.app is not None and pool.name in running else pool for pool in plan.pools))
+
+    def _specs(self, plan: Plan) -> dict[str, Spec]:
+        identity = settings_of(plan).identity
+        self._owner = identity.uid
+        return {pool.name: spec_of(pool, pool.app, self._home, identity)
+                for pool in plan.pools if pool.app is not None}
+
+    def _goes_on(self, name: str, spec: Spec) -> bool:
+        """Whether the running generation is what the spec asks for; it takes the rest over."""
+        current = self.current.get(name)
+        if current is None or current.spec.fingerprint != spec.fingerprint:
+            return False
+        current.spec = spec
+        for server in current.servers.values():
+            server.spec = spec
+        return True
+
+    def _generation(self, pool: str, spec: Spec) -> Generation:
+        self.output.open()
+        number = self._numbers[pool] = self._numbers.get(pool, 0) + 1
+        generation = Generation(pool, number, spec)
+        around = Surroundings(self._instance, self.output, self._log, self._owner)
+        for name in spec.plan.names:
+            path = server_path(self._instance.runtime_dir, pool, name, number,
+                               spec.takes_descriptor)
+            generation.servers[name] = AppServer(around, (pool, name, number), spec, path,
+                                                 self._server_changed)
+        return generation
+
+    async def _begin(self, generations: Sequence[Generation]) -> None:
+        self.starting.update(generations)
+        for generation in generations:
+            for server in generation.servers.values():
+                server.keep()
+        await _decided(generations)
+
+    def _failed(self, pool: str, why: str) -> None:
+        self.failures[pool] = {"error": why, "at": time.time()}
+        first, *lines = why.split("\n")
+        self._log.error("app.failed", first, pool=pool,
+                        **({"output": lines[-1].strip()} if lines else {}))
+
+    def _server_changed(self, server: AppServer) -> None:
+        pool, name, number = server.key
+        current = self.current.get(pool)
+        if current is None or current.number != number:
+            return
+        failed = server.state is State.FAILED
+        if not failed and server.state is not State.READY:
+            return
+        why = server.error.partition("\n")[0]
+        self._hold(pool, name, f"the application does not run: {why}" if failed else "")
+
+    # -- ends
+
+    def _retire(self, generation: Generation, hold: float) -> None:
+        self.retiring.add(generation)
+        self._spawn(self._out(generation, hold))
+
+    async def _out(self, generation: Generation, hold: float) -> None:
+        """Waits for the last request of an old generation and ends it."""
+        # Counters in shared memory tell nobody that they change, nor do other people's workers.
+        began = time.monotonic()
+        patience = generation.spec.plan.stop_timeout_ms / 1000
+        while self._strangers():     # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
+        waited_from = time.monotonic()
+        while time.monotonic() - waited_from < patience + hold:
+            busy = any(self._board.inflight(row) for row in generation.rows)
+            if not busy and time.monotonic() - began >= hold:
+                break
+            await asyncio.sleep(LOOK)
+        left = max(STOP_NOW, patience + hold - (time.monotonic() - waited_from))
+        await self._end([generation], left)
+        self.retiring.discard(generation)
+
+    async def _end(self, generations: Sequence[Generation], patience: float) -> None:
+        self.starting.difference_update(generations)
+        await asyncio.gather(*(server.stop(patience) for generation in generations
+                               for server in generation.servers.values()))
+
+    async def stop(self, hurry: asyncio.Event, spare_adopted: bool = False) -> None:
+        """Ends all applications; their requests are over, or lbcore is in a ``hurry``.
+
+        ``spare_adopted``: what an earlier supervisor has started goes on as if we had never been.
+        """
+        for task in self._tasks:
+            task.cancel()
+        everything = []
+        for generation in self.all():
+            if spare_adopted and generation.adopted:
+                for server in generation.servers.values():
+                    server.leave()
+            else:
+                everything.append(generation)
+        self.current.clear()
+        self.starting.clear()
+        self.retiring.clear()
+        ending = asyncio.gather(*(
+            self._end([one], one.spec.plan.stop_timeout_ms / 1000) for one in everything))
+        hurried = asyncio.ensure_future(hurry.wait())
+        waits: set[asyncio.Future[Any]] = {ending, hurried}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        if not ending.done():
+            await self._end(everything, STOP_NOW)
+        await asyncio.gather(ending, return_exceptions=True)
+        self.output.close(unlink=not spare_adopted)
+
+    # -- over an upgrade, and after a supervisor that is gone
+
+    def export(self) -> list[Json]:
+        """For :meth:`restore` after an exec, which must leave the sockets open."""
+        return [
+            {"pool": generation.pool, "generation": generation.number,
+             "current": self.current.get(generation.pool) is generation,
+             "rows": generation.rows,
+             "servers": [
+                {"backend": name, "path": str(one.path), "restarts": one.restarts,
+                 "fd": one.sock.fileno() if one.sock is not None else -1,
+                 "pid": one.process.pid if one.process is not None else 0,
+                 "pumps": [pump.pid for pump in one.pumps]}
+                for name, one in generation.servers.items()]}
+            for generation in self.all() if generation not in self.starting]
+
+    def restore(self, state: Sequence[Json], plan: Plan) -> None:
+        """Goes on with the servers of :meth:`export`. Raises AppError."""
+        specs = self._specs(plan)
+        for entry in state:
+            spec = specs.get(entry["pool"])
+            generation = Generation(entry["pool"], entry["generation"],
+                                    spec or _nobodys(entry["pool"]), rows=list(entry["rows"]))
+            for one in entry["servers"]:
+                self._take(generation, one["backend"], Path(one["path"]), one["pid"], one["fd"])
+                server = generation.servers[one["backend"]]
+                server.restarts = one["restarts"]
+                for pid in one["pumps"]:
+                    with suppress(ProcessLookupError):
+                        server.pumps.add(Process(pid))
+            self._adopt(generation, entry["current"] and spec is not None)
+
+    async def adopt(self, plan: Plan) -> None:
+        """Finds the servers of an earlier supervisor, goes on with the latest generation of each
+        pool that answers, and ends the others. Raises AppError."""
+        left = {path for path in self._instance.runtime_dir.glob(f"{PREFIX}*")}
+        if not left:
+            return
+        specs = self._specs(plan)
+        found: dict[str, dict[int, list[Json]]] = {}
+        for mark in marked(self._instance.runtime_dir):
+            left -= {Path(mark["path"]), Path(mark["path"]).parent}
+            generations = found.setdefault(mark["pool"], {})
+            generations.setdefault(mark["generation"], []).append(mark)
+        for pool, generations in found.items():
+            numbers = sorted(generations, reverse=True)
+            spec = specs.get(pool)
+            chosen = await _that_answers(spec, generations, numbers) if spec is not None else 0
+            for number in numbers:
+                marks = generations[number]
+                # Of other settings than the ones asked for now: a reason to replace it later.
+                known = (replace(spec, fingerprint=marks[0]["fingerprint"])
+                         if spec is not None else _nobodys(pool))
+                generation = Generation(pool, number, known, adopted=True)
+                for mark in marks:
+                    self._take(generation, mark["backend"], Path(mark["path"]), mark["pid"], -1)
+                self._adopt(generation, number == chosen)
+                self._log.info("app.adopted", "of an earlier supervisor", pool=pool,
+                               generation=number, pids=[mark["pid"] for mark in marks],
+                               goes_on=number == chosen)
+        for path in left:
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _take(self, generation: Generation, name: str, path: Path, pid: int, fd: int) -> None:
+        """Makes a server of a process that runs and of its socket."""
+        process = sock = None
+        if pid:
+            with suppress(ProcessLookupError):
+                process = Process(pid)
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+            sock = socket.socket(fileno=fd)
+        around = Surroundings(self._instance, self.output, self._log, self._owner)
+        key = (generation.pool, name, generation.number)
+        generation.servers[name] = AppServer(around, key, generation.spec, path,
+                                             self._server_changed, process, sock)
+
+    def _adopt(self, generation: Generation, current: bool) -> None:
+        self.output.open()
+        self._numbers[generation.pool] = max(generation.number,
+                                             self._numbers.get(generation.pool, 0))
+        if not current:
+            self._retire(generation, 0.0)
+            return
+        self.current[generation.pool] = generation
+        for server in generation.servers.values():
+            server.keep()
+
+    # -- looking
+
+    def all(self) -> list[Generation]:
+        """Every generation of which something may run."""
+        return [*self.current.values(), *self.starting, *self.retiring]
+
+    def watched(self) -> dict[str, tuple[Path, ...]]:
+        """What to watch for changed code, by pool."""
+        found = {}
+        for pool, generation in self.current.items():
+            spec = generation.spec
+            if spec.plan.watch:
+                found[pool] = tuple(self._home / path for path in spec.plan.watch_paths) or (
+                    spec.directory,)
+        return found
+
+    def pids(self) -> list[int]:
+        """The servers that run."""
+        return [one.process.pid for generation in self.all() for one in generation.servers.values()
+                if one.process is not None]
+
+    def describe(self, pool: str) -> Json | None:
+        """What ``status`` shows of the application of a pool; None for a pool without one."""
+        generation = self.current.get(pool)
+        if generation is None:
+            return None
+        plan = generation.spec.plan
+        return {
+            "application": plan.app, "server": plan.server, "generation": generation.number,
+            "failed": self.failures.get(pool),
+            "retiring": sum(old.pool == pool for old in self.retiring),
+            "servers": [
+                {"backend": name, "pid": one.process.pid if one.process is not None else None,
+                 "state": one.state.value, "since": one.since, "restarts": one.restarts,
+                 "error": one.error}
+                for name, one in generation.servers.items()],
+        }
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def without_servers(plan: Plan, directory: Path) -> Plan:
+    """The plan with backends in the place of applications that do not run: for trying it out."""
+    return replace(plan, pools=tuple(
+        _with(pool, dict.fromkeys(pool.app.names, directory / "app.sock")) if pool.app else pool
+        for pool in plan.pools))
+
+
+def _with(pool: PoolPlan, paths: Mapping[str, Path]) -> PoolPlan:
+    # The label is what ketama hashes: the same for every generation.
+    servers = tuple(BackendPlan(name=name, address=Address(path=str(path)), label=name)
+                    for name, path in paths.items())
+    own = set(pool.app.names) if pool.app is not None else set()
+    others = [backend for backend in pool.backends if backend.name not in own]
+    return replace(pool, backends=(*servers, *others))
+
+
+def _nobodys(pool: str) -> Spec:
+    """For servers of a pool that is not in the plan any more: they are only to end."""
+    plan = AppPlan(kind="wsgi", app="", server="gunicorn")
+    return Spec(PoolPlan(pool, ()), plan, "", Path("/"), "", None, None, (), None, "")
+
+
+async def _decided(generations: Sequence[Generation]) -> None:
+    await asyncio.gather(*(server.decided.wait() for generation in generations
+                           for server in generation.servers.values()))
+
+
+async def _that_answers(
+    spec: Spec, generations: Mapping[int, Sequence[Json]], numbers: Sequence[int]
+) -> int:
+    """The latest generation that answers at once; the first, if none does."""
+    for number in numbers[:-1]:
+        paths = [Path(mark["path"]) for mark in generations[number]]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_AT_ONCE):
+                for path in paths:
+                    await Asking(target_for(spec.pool, path)).passed()
+                return number
+    return numbers[-1]
+
+
+def server_path(runtime_dir: Path, pool: str, name: str, number: int, descriptor: bool) -> Path:
+    """Where a server listens; long pool names are shortened to fit."""
+    ending = f"-{name}.{number}.sock" if descriptor else f"-{name}.{number}.d/s.sock"
+    path = runtime_dir / f"{PREFIX}{pool}{ending}"
+    if len(os.fsencode(path)) > MAX_UNIX_PATH:
+        path = runtime_dir / f"{PREFIX}{zlib.crc32(pool.encode()):08x}{ending}"
+    return path
+
+
+def marked(runtime_dir: Path) -> list[Json]:
+    """The marks of all servers of an instance that run, each with its ``pid``."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError, ValueError, KeyError, TypeError):
+            text = process.environ().get(MARK)
+            if text is None or os.getsid(process.pid) != process.pid:    # one of its children
+                continue
+            mark = json.loads(text)
+            path = Path(mark["path"])
+            if mark["at"] == str(runtime_dir) and path.is_relative_to(runtime_dir):
+                found.append({**mark, "pid": process.pid, "generation": int(mark["generation"])})
+    return found

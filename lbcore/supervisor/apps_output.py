@@ -1,0 +1,115 @@
+"""What applications print: taken from their pumps, labelled, logged, and remembered for a while.
+
+Every application server has a pump (``lbcore/apps/pump.py``) that sends lines to a socket in the
+runtime directory. Whoever is supervisor owns that socket, so output finds a supervisor that has
+taken over as it finds one that was there from the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections import deque
+from contextlib import suppress
+
+from lbcore.supervisor.instance import Instance
+from lbcore.supervisor.log import Log
+
+SOCKET_NAME = "apps.out"
+BUFFER = 1 << 20                 # bytes that may wait for us
+LARGEST = 1 << 18                # of a datagram
+MOST_PER_TURN = 32               # datagrams; then the loop gets to serve others
+LAST_LINES = 20                  # kept of each server, to show when it does not come up
+ServerKey = tuple[str, str, int]     # pool, backend, generation
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code != 9}
+
+
+class Output:
+    """The socket that pumps send to, and the last lines of each server."""
+
+    def __init__(self, instance: Instance, log: Log) -> None:
+        self.dropped = 0                 # lines that pumps could not deliver
+        self._instance = instance
+        self._log = log
+        self._sock: socket.socket | None = None
+        self._last: dict[ServerKey, deque[str]] = {}
+
+    def open(self) -> None:
+        """Begins to listen, in the place of an earlier supervisor. Raises OSError."""
+        if self._sock is not None:
+            return
+        path = self._instance.runtime_dir / SOCKET_NAME
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+            path.unlink(missing_ok=True)
+            sock.bind(self._instance.path_of(SOCKET_NAME))
+            path.chmod(0o600)
+        except BaseException:
+            sock.close()
+            raise
+        self._sock = sock
+        asyncio.get_running_loop().add_reader(sock, self.read)
+
+    def close(self, unlink: bool) -> None:
+        """Stops listening; the path stays for a successor unless this is the end."""
+        if self._sock is None:
+            return
+        self.read()
+        asyncio.get_running_loop().remove_reader(self._sock)
+        self._sock.close()
+        self._sock = None
+        if unlink:
+            with suppress(OSError):
+                (self._instance.runtime_dir / SOCKET_NAME).unlink()
+
+    def read(self) -> None:
+        """Takes what has come."""
+        if self._sock is None:
+            return
+        for _ in range(MOST_PER_TURN):
+            try:
+                data = self._sock.recv(LARGEST)
+            except OSError:
+                return
+            with suppress(ValueError, KeyError, TypeError):
+                self._take(json.loads(data))
+
+    def last(self, key: ServerKey) -> list[str]:
+        """The last lines of a server."""
+        return list(self._last.get(key, ()))
+
+    def forget(self, key: ServerKey) -> None:
+        """The server is gone."""
+        self._last.pop(key, None)
+
+    def _take(self, said: dict[str, object]) -> None:
+        label, lines, dropped = said["label"], said["lines"], said["dropped"]
+        if not (isinstance(label, dict) and isinstance(lines, list) and isinstance(dropped, int)):
+            return
+        key = (str(label["pool"]), str(label["backend"]), int(label["generation"]))
+        fields = {"pool": key[0], "backend": key[1], "pid": label["pid"]}
+        kept = self._last.setdefault(key, deque(maxlen=LAST_LINES))
+        if dropped:
+            self.dropped += dropped
+            self._log.warning("app.output_dropped", message="it wrote faster than lbcore could log",
+                              lines=dropped, **fields)
+        for line in lines:
+            text = str(line).rstrip("\r").translate(_CONTROLS)
+            kept.append(text)
+            self._log.info("app.output", message=text, **fields)
+
+
+def summary(lines: list[str], most: int = LAST_LINES) -> str:
+    """Last lines as they stand in an error for a person: indented, one to a line."""
+    return "".join(f"\n    {line}" for line in lines[-most:] if line)
+
+
+async def settle(output: Output, ended: asyncio.Event, patience: float) -> None:
+    """Waits until a pump has delivered everything, at most so many seconds."""
+    until = time.monotonic() + patience
+    with suppress(TimeoutError):
+        await asyncio.wait_for(ended.wait(), max(0.0, until - time.monotonic()))
+    output.read()

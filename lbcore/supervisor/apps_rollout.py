@@ -1,0 +1,103 @@
+"""Putting new generations of applications in the place of running ones: plan, workers, ends."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from lbcore.admin import ControlError
+from lbcore.supervisor.apps import Apps, Change
+from lbcore.supervisor.apps_spec import AppError
+from lbcore.supervisor.apps_watch import Watcher
+
+if TYPE_CHECKING:
+    from lbcore.supervisor.supervisor import Supervisor
+
+Json = dict[str, Any]
+REPLACED_SOON = 5.0              # seconds until a worker that refused the plan has a successor
+
+
+class AppRollout:
+    """The applications of an instance and what ties them to the rest of it."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self.apps = Apps(
+            supervisor.instance, supervisor.log, supervisor.board, supervisor.config.parent,
+            self._row_of, self._hold, self._strangers)
+        self._watcher = Watcher(self._code_changed)
+
+    async def put(self, change: Change, slots: range, *, tell: bool = True) -> list[str]:
+        """Puts the plan of a change into force, as ``Rollout.apply`` does, and what it replaces
+        to rest. Raises as that does, and then nothing has changed."""
+        rollout, log = self._supervisor.rollout, self._supervisor.log
+        self.apps.note_rows()
+        hold = 0.0
+        if change.new and rollout.plan is not None:
+            waiting = [rollout.board.pool(rows.row)["waiting"] for rows in rollout.members]
+            if any(waiting):
+                # They began with the old plan, and may choose by it for as long as they wait.
+                hold = max((pool.queue_timeout_ms + pool.connect_budget_ms) / 1000
+                           for pool in rollout.plan.pools)
+        try:
+            failures = await rollout.apply(change.plan, slots, tell=tell)
+        except BaseException:
+            await self.apps.abandon(change)
+            raise
+        for failure in failures:
+            log.warning("app.old_needed", pool=",".join(change.new), reason=failure)
+        self.apps.commit(change, max(hold, REPLACED_SOON if failures else 0.0))
+        self._watcher.apply(self.apps.watched())
+        return failures
+
+    async def restart(self, pool: str) -> Json:
+        """Replaces the servers of one application by new ones, beside the old until they answer.
+
+        Raises ControlError when they do not come up: then the old ones stay.
+        """
+        supervisor, apps = self._supervisor, self.apps
+        async with apps.turn:
+            running = apps.current.get(pool)
+            if running is None:
+                names = ", ".join(apps.current) or "none"
+                raise ControlError(404, f"pool {pool!r} runs no application",
+                                   f"pools with an application: {names}")
+            # Not in turn with reloads: an application may take its time.
+            try:
+                change = await apps.prepare_restart(supervisor.plan, pool)
+            except AppError as error:
+                raise ControlError(422, str(error), "the old one goes on") from error
+            async with supervisor.changing:
+                if supervisor.stopping or apps.current.get(pool) is not running:
+                    await apps.abandon(change)
+                    raise ControlError(409, f"the application of pool {pool} was replaced "
+                                       "meanwhile, or lbcore is ending", "look at `lbcore status`")
+                change.plan = apps.fill(supervisor.plan, change.new)
+                failures = await self.put(change, range(len(supervisor.fleet.slots)))
+        return {"pool": pool, "plan_version": supervisor.rollout.version,
+                "workers_failed": failures, **(apps.describe(pool) or {})}
+
+    async def stop(self, spare_adopted: bool) -> None:
+        """Ends everything, at once if lbcore is in a hurry."""
+        await self._watcher.stop()
+        await self.apps.stop(self._supervisor.hurry, spare_adopted)
+
+    async def _code_changed(self, pool: str, path: str) -> None:
+        log = self._supervisor.log
+        log.info("app.code_changed", pool=pool, path=path)
+        with suppress(ControlError):     # the log says what is wrong with it
+            await self.restart(pool)
+
+    def _row_of(self, pool: str, backend: str) -> int | None:
+        with suppress(LookupError):
+            return self._supervisor.rollout.find(pool, backend)[1]
+        return None
+
+    def _hold(self, pool: str, backend: str, reason: str) -> None:
+        row = self._row_of(pool, backend)
+        if row is not None:
+            self._supervisor.monitor.hold(row, reason)
+
+    def _strangers(self) -> bool:
+        fleet = self._supervisor.fleet
+        return any(worker.place.board != fleet.board_number for worker in fleet.workers())
