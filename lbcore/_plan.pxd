@@ -67,7 +67,8 @@ ctypedef struct pool_t:
     uint32_t primary_count
     uint32_t backup_count
     uint32_t load_bound         # per mille of the mean; 0: none
-    uint32_t table_offset       # maglev: uint16_t[table_length]; ketama: ring_point_t[table_length]
+    uint32_t table_offset       # ketama: ring_point_t[table_length]; others: maglev's
+                                # uint16_t[table_length], if a hash picks at all
     uint32_t table_length
     uint32_t backup_table_offset
     uint32_t backup_table_length

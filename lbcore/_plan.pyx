@@ -263,7 +263,7 @@ cdef pool_t make_pool(Image image, row, plan, members, table, backup_table) exce
         backups = member.backup
     pool.backends_offset = image.span(
         [make_backend(image, r, member, at) for r, member, at in members]).at
-    entry = sizeof(uint16_t) if pool.algorithm == MAGLEV else sizeof(ring_point_t)
+    entry = sizeof(ring_point_t) if pool.algorithm == KETAMA else sizeof(uint16_t)
     pool.table_offset = image.put(table)
     pool.table_length = <uint32_t> (len(table) // entry)
     pool.backup_table_offset = image.put(backup_table)

@@ -167,6 +167,14 @@ class PoolPlan:
     http: PoolHttpPlan = field(default_factory=PoolHttpPlan)
     app: AppPlan | None = None   # a Python application that lbcore runs itself
 
+    @property
+    def table(self) -> HashKind | None:
+        """The look-up table that workers need to pick a backend by a hash; None: none."""
+        if self.balance == "consistent":
+            return self.hash
+        learns = self.http.sticky is not None and self.http.sticky.mode == "learn"
+        return "maglev" if learns else None
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

@@ -99,7 +99,7 @@ def members(plan: Plan, rows: Rows, resolved: Mapping[str, str]) -> list[PoolRow
 def build(version: int, plan: Plan, rows: Rows, pools: Sequence[PoolRows], weights: Weights) -> int:
     """Serialises a plan; returns the descriptor of its image, which the caller closes.
 
-    ``weights`` override configured ones in tables of consistent pools; for other algorithms the
+    ``weights`` override configured ones in the tables of pools that have them; otherwise the
     scoreboard alone says what is in force. Raises ValueError when something does not fit.
     """
     images = []
@@ -124,10 +124,10 @@ def without_listeners(plan: Plan) -> Plan:
 
 
 def _table(pool: PoolPlan, backends: Sequence[BackendPlan], overrides: Weights) -> bytes:
-    if pool.balance != "consistent" or not backends:
+    if pool.table is None or not backends:
         return b""
     weights = [overrides.get((pool.name, b.name), b.weight) for b in backends]
-    if pool.hash == "maglev":
+    if pool.table == "maglev":
         return maglev_table([b.name.encode() for b in backends], weights)
     return ketama_ring([b.label or str(b.address) for b in backends], weights)
 

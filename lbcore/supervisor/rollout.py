@@ -162,7 +162,7 @@ class Rollout:
             self.weights.pop((pool, backend), None)
         else:
             self.weights[pool, backend] = weight
-        if found.balance != "consistent" or self.plan is None:
+        if found.table is None or self.plan is None:
             return []
         rows = image.Rows(self.listeners.live, self.pools.live, self.backends.live,
                           self.routes.live)

@@ -124,7 +124,7 @@ class WorkerHarness:
                 row += 1
             self.scoreboard.set_pool(pool_row, 0, sum(b.weight for b in ordered if not b.backup))
             tables = [b"", b""]
-            if pool.balance == "consistent":
+            if pool.table is not None:
                 for which, part in enumerate(([b for b in ordered if not b.backup],
                                               [b for b in ordered if b.backup])):
                     if not part:
@@ -132,7 +132,7 @@ class WorkerHarness:
                     weights = [b.weight for b in part]
                     tables[which] = (
                         _tables.maglev_table([b.name.encode() for b in part], weights)
-                        if pool.hash == "maglev"
+                        if pool.table == "maglev"
                         else _tables.ketama_ring([b.label for b in part], weights))
             entries.append((pool_row, pool, members, tables[0], tables[1]))
         self.rows = row
