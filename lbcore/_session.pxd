@@ -40,7 +40,7 @@ ctypedef struct session_t:      # a connection: both sockets and what is between
     uint64_t bytes_up           # delivered to the server
     uint64_t bytes_down
     uint32_t queue_us           # until a backend had a place; NO_TIME: not yet
-    uint32_t connect_us         # from there until it was reached
+    uint32_t connect_us         # of the connect that succeeded
     uint32_t client_active      # ms since the loop started, when its last byte moved
     uint32_t server_active
     uint32_t half_closed        # likewise, when one direction ended; 0: both open

@@ -414,7 +414,7 @@ cdef void established(loop_t *loop, session_t *s) noexcept nogil:
     counters.connections += 1
     counters.connect_us[histogram_bucket(now_us - s.connect_started)] += 1
     if s.connect_us == NO_TIME:
-        s.connect_us = now_us - <uint32_t> s.opened_us - s.queue_us
+        s.connect_us = now_us - s.connect_started
     s.state = SESSION_RELAY
     s.client_active = now
     s.server_active = now
