@@ -20,7 +20,7 @@ from lbcore._loop cimport (
     INPUT, TAG_CONN, backend_counters, epoll_change, listener_counters, relative,
 )
 from lbcore._message cimport response_write, trailers_write
-from lbcore._plan cimport http_t, listener_http, plan_listeners, route_t
+from lbcore._plan cimport route_t
 from lbcore._relay cimport (
     BOUNDARIES, FAILED, FIN, FLOW_AGAIN, FLOW_DESTINATION_ERROR, FLOW_DONE, FLOW_FULL,
     FLOW_SOURCE_ERROR, FLOW_WAIT, OUT_ARMED, READABLE, SCRATCH, WRITABLE, buffer_data, buffer_give,
@@ -28,7 +28,7 @@ from lbcore._relay cimport (
 )
 from lbcore._spool cimport SPOOL_OK, spool_put, spool_send
 from lbcore._web cimport (
-    X_BODY, X_BUFFER, X_CHUNKED_OUT, X_EXPECT, X_HTTP_10, X_ORIGIN_KEEP, X_SENT, X_UPGRADE,
+    X_BODY, X_BUFFER, X_CHUNKED_OUT, X_EXPECT, X_HTTP_10, X_ORIGIN_KEEP, X_UPGRADE, route_of,
 )
 from lbcore.includes.linux cimport EAGAIN, EINTR, EPOLLOUT, errno, recv, ssize_t
 
@@ -37,12 +37,6 @@ cdef enum:
     MAX_REPLY = 65536           # a response's head
     MAX_TRAILERS = 16384
     STREAM_SPOOL = 65536        # bytes that may wait while the backend is held back
-
-
-cdef const route_t *route_of(exchange_t *x) noexcept nogil:
-    cdef const http_t *http = listener_http(
-        x.seek.plan.image, plan_listeners(x.seek.plan.image) + x.conn.listener)
-    return <const route_t *> (<const char *> x.seek.plan.image + http.routes.at) + x.route
 
 
 cdef bint download_pending(const exchange_t *x) noexcept nogil:

@@ -10,27 +10,23 @@
 #   cuts the client's connection, so that a short body never looks whole.
 # - A place at a backend is held from selection until the backend has said all.
 
-from libc.stdint cimport UINT64_MAX, int16_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport UINT64_MAX, int16_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from lbcore._access cimport NO_TIME, access_line, record_t, slice_t
-from lbcore._auth cimport AUTH_LATER, AUTH_YES, auth_check
-from lbcore._balance cimport cursor_begin, pick_this
+from lbcore._access cimport NO_TIME
+from lbcore._balance cimport pick_this
 from lbcore._download cimport (
     DOWNLOAD_AGAIN, DOWNLOAD_BAD, DOWNLOAD_CLIENT_GONE, DOWNLOAD_COMPLETE, DOWNLOAD_CUT,
     DOWNLOAD_DONE, DOWNLOAD_HEAD, DOWNLOAD_LOST, DOWNLOAD_NO_ROOM, DOWNLOAD_SWITCH,
-    DOWNLOAD_WAIT, download_begin, download_head, download_pending, download_pump,
+    download_begin, download_head, download_pending, download_pump,
 )
 from lbcore._emit cimport EMIT_OK, emit
 from lbcore._facts cimport facts_t
-from lbcore._forwarded cimport facts_forwarded
 from lbcore._http1 cimport (
-    BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, FIELD_AUTHORIZATION, FIELD_CONTENT_TYPE,
-    FIELD_OTHER, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT, FIELD_X_ACCEL_BUFFERING,
-    HEAD_EXPECT, HEAD_KEEP_ALIVE, HEAD_LENGTH_GIVEN, HEAD_UPGRADE, METHOD_CONNECT, METHOD_DELETE,
-    METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT, METHOD_TRACE, cookie_find, field_t, head_t,
-    lists_token, request_parse, same_text,
+    BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, FIELD_CONTENT_TYPE, FIELD_X_ACCEL_BUFFERING,
+    HEAD_EXPECT, HEAD_KEEP_ALIVE, HEAD_LENGTH_GIVEN, METHOD_DELETE, METHOD_GET, METHOD_HEAD,
+    METHOD_OPTIONS, METHOD_PUT, field_t, head_t, same_text,
 )
 from lbcore._loop cimport (
     INPUT, NOTICE_TROUBLE, SEEK_EXCHANGE, SEEK_NOBODY, TAG_CONN, backend_counters, clock_us,
@@ -42,132 +38,44 @@ from lbcore._message cimport (
 )
 from lbcore._origin cimport origin_close, origin_connect, origin_give, origin_reuse
 from lbcore._plan cimport (
-    ACTION_POOL, HASH_COOKIE, HASH_HEADER, HASH_PATH, HASH_QUERY, HASH_SOURCE, HASH_URI,
-    HTTP_ABORT_ON_CLOSE, KETAMA, MAGLEV, POOL_TRANSPARENT, RATE_COOKIE, RATE_HEADER, RATE_ROUTE,
-    ROUTE_AUTH, ROUTE_BUFFER_REQUEST, ROUTE_BUFFER_RESPONSE, ROUTE_RETRY_UNSAFE, STICKY_INSERT,
-    http_t, listener_http, listener_t, plan_header_t, plan_listeners, plan_pools, pool_backends,
-    pool_http, pool_http_t, pool_t, route_t, text_of, text_t,
+    HTTP_ABORT_ON_CLOSE, POOL_TRANSPARENT, ROUTE_BUFFER_REQUEST, ROUTE_BUFFER_RESPONSE,
+    ROUTE_RETRY_UNSAFE, STICKY_INSERT, pool_http_t, pool_t, route_t, text_of,
 )
-from lbcore._proxy cimport PROXY_OUT_MAX, endpoint_from_sockaddr, endpoint_text, proxy_build
-from lbcore._rate cimport rate_key, rate_take
+from lbcore._proxy cimport proxy_build
+from lbcore._record cimport exchange_record
 from lbcore._relay cimport (
-    FAILED, FIN, OUT_ARMED, READABLE, WRITABLE, buffer_data, buffer_give, flow_drop, note_events,
+    FAILED, FIN, OUT_ARMED, READABLE, WRITABLE, buffer_give, flow_drop, note_events,
 )
-from lbcore._route cimport address_allowed, expressions_t, path_normalize, route_find
+from lbcore._request cimport focus, know_local, refocus, request_begin, verdict_t
 from lbcore._scoreboard cimport (
     HTTP_ANSWER_CUT, HTTP_BAD_ANSWER, HTTP_BAD_REQUEST, HTTP_CLIENT_GONE, HTTP_CLIENT_SLOW,
-    HTTP_CONNECT_FAILED, HTTP_CONNECT_TIMEOUT, HTTP_DENIED, HTTP_EMPTY_ANSWER, HTTP_FIRST_BYTE,
-    HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_LIMITED, HTTP_NO_BACKEND, HTTP_OK, HTTP_QUEUE_FULL,
-    HTTP_QUEUE_TIMEOUT, HTTP_TOO_LARGE, HTTP_TOTAL, HTTP_UNAUTHORIZED, MAX_ROUTES, NO_ROW,
-    histogram_bucket, route_counters_t,
+    HTTP_CONNECT_FAILED, HTTP_CONNECT_TIMEOUT, HTTP_EMPTY_ANSWER, HTTP_FIRST_BYTE,
+    HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_NO_BACKEND, HTTP_OK, HTTP_QUEUE_FULL,
+    HTTP_QUEUE_TIMEOUT, HTTP_TOO_LARGE, HTTP_TOTAL, NO_ROW, histogram_bucket, route_counters_t,
 )
 from lbcore._seek cimport (
-    RETRY_PAUSE, SEEK_FULL, SEEK_NO_BACKEND, SEEK_PAUSE, SEEK_QUEUED, SEEK_READY, SEEK_SPENT,
-    plan_release, queue_poll, seek, seek_cancel, seek_failed, seek_judge, seek_release, suspect,
-    trust,
+    RETRY_PAUSE, SEEK_NO_BACKEND, SEEK_PAUSE, SEEK_QUEUED, SEEK_READY, SEEK_SPENT, plan_release,
+    queue_poll, seek, seek_cancel, seek_failed, seek_judge, seek_release, suspect, trust,
 )
 from lbcore._spool cimport spool_drop
-from lbcore._sticky cimport STICKY_VALUE, sticky_find, sticky_write
+from lbcore._sticky cimport sticky_write
 from lbcore._upload cimport (
-    UPLOAD_AGAIN, UPLOAD_BAD, UPLOAD_CLIENT_GONE, UPLOAD_DONE, UPLOAD_LOST, UPLOAD_NO_ROOM,
-    UPLOAD_TOO_LARGE, UPLOAD_WAIT, upload_begin, upload_collect, upload_pump, upload_send,
+    UPLOAD_AGAIN, UPLOAD_BAD, UPLOAD_CLIENT_GONE, UPLOAD_DONE, UPLOAD_LOST, UPLOAD_TOO_LARGE,
+    upload_collect, upload_pump, upload_send,
 )
 from lbcore._upstream cimport CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY
 from lbcore._web cimport (
-    ORIGIN_CONNECTING, X_ABORT, X_ANSWER, X_BODY, X_BUFFER, X_CHUNKED_OUT, X_CLOSE_FRAMED,
-    X_COLLECT, X_CONNECTING, X_CONSUMED, X_DONE, X_EXPECT, X_FLUSH, X_HEAD_ONLY, X_HTTP_10,
-    X_KEEP_ALIVE, X_LOGGED, X_ORIGIN_KEEP, X_PAUSED, X_QUEUED, X_SENT, X_STREAM_CHUNKED,
-    X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, mark_t, origin_t,
+    ORIGIN_BUSY, ORIGIN_CONNECTING, X_ABORT, X_ANSWER, X_BODY, X_BUFFER, X_CHUNKED_OUT,
+    X_CLOSE_FRAMED, X_COLLECT, X_CONNECTING, X_CONSUMED, X_DONE, X_EXPECT, X_FLUSH, X_HEAD_ONLY,
+    X_HTTP_10, X_KEEP_ALIVE, X_ORIGIN_KEEP, X_PAUSED, X_QUEUED, X_SENT, X_STREAM_CHUNKED,
+    X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, http_of, origin_t, pool_http_of, pool_of,
+    route_counters, route_of,
 )
-from lbcore.includes.linux cimport EPOLLERR, EPOLLHUP, EPOLLOUT, getsockname, sockaddr
-from lbcore.includes.linux cimport sockaddr_storage, socklen_t
+from lbcore.includes.linux cimport EPOLLERR, EPOLLHUP, EPOLLOUT
 
 cdef enum:
     BUDGET_MOST = 10000         # thousandths: retries in a row that a quiet pool may make, times 1000
     RETRY_COST = 1000
-
-
-# ---- small things ------------------------------------------------------------------------------
-
-cdef inline const listener_t *listener_of(const exchange_t *x) noexcept nogil:
-    return plan_listeners(x.seek.plan.image) + x.conn.listener
-
-
-cdef inline const http_t *http_of(const exchange_t *x) noexcept nogil:
-    return listener_http(x.seek.plan.image, listener_of(x))
-
-
-cdef inline const route_t *route_of(const exchange_t *x) noexcept nogil:
-    return <const route_t *> (
-        <const char *> x.seek.plan.image + http_of(x).routes.at) + x.route
-
-
-cdef inline const pool_t *pool_of(const exchange_t *x) noexcept nogil:
-    return plan_pools(x.seek.plan.image) + x.seek.pool
-
-
-cdef inline const pool_http_t *pool_http_of(const exchange_t *x) noexcept nogil:
-    return pool_http(x.seek.plan.image, pool_of(x))
-
-
-cdef inline route_counters_t *route_counters(loop_t *loop, const exchange_t *x) noexcept nogil:
-    return (loop.board.route_counters + <size_t> loop.seat_index * MAX_ROUTES
-            + route_of(x).row)
-
-
-cdef void mark(mark_t *out, const head_t *head, int id) noexcept nogil:
-    cdef const field_t *field
-    if head.first[id]:
-        field = &head.fields[head.first[id] - 1]
-        out.at = field.value
-        out.size = field.value_size
-
-
-cdef void focus(loop_t *loop, web_t *web, exchange_t *x, bint parsed) noexcept nogil:
-    """Makes web.facts speak of this exchange; with ``parsed``, web.head is its request's."""
-    cdef facts_t *facts = &web.facts
-    facts.plan = x.seek.plan.image
-    facts.listener = listener_of(x)
-    facts.http = http_of(x)
-    facts.route = NULL if x.route == NO_ROW else route_of(x)
-    facts.pool = NULL
-    facts.backend = NULL
-    if facts.route != NULL and facts.route.action == ACTION_POOL:
-        facts.pool = pool_of(x)
-        if x.seek.backend_row != NO_ROW:
-            facts.backend = pool_backends(facts.plan, facts.pool) + x.seek.backend
-    facts.base = buffer_data(x.request) if x.request != NULL else NULL
-    facts.head = &web.head if parsed else NULL
-    facts.client = x.client
-    facts.peer = x.conn.peer
-    facts.local = x.conn.local
-    facts.date = web.date
-    if x.id_size:
-        memcpy(facts.id, x.id, x.id_size)
-    facts.id_size = x.id_size
-    web.current = x if parsed else NULL
-
-
-cdef bint refocus(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
-    """As focus, parsing the request again unless it was the last that was looked at."""
-    cdef const http_t *http = http_of(x)
-    if web.current == x:
-        focus(loop, web, x, True)
-        return True
-    if x.request == NULL or x.head_size == 0 or request_parse(
-            &web.head, buffer_data(x.request), x.head_size, 0, http.max_head,
-            http.max_fields) <= 0:
-        focus(loop, web, x, False)
-        return False
-    focus(loop, web, x, True)
-    facts_forwarded(&web.facts, web.random)
-    memcpy(web.facts.id, x.id, x.id_size)
-    web.facts.id_size = x.id_size
-    web.facts.client = x.client
-    path_normalize(&web.facts, web.path)
-    web.facts.route = route_find(&web.facts, <expressions_t *> x.seek.plan.expressions)
-    web.facts.route = route_of(x)
-    return True
 
 
 # ---- beginning and end -------------------------------------------------------------------------
@@ -218,7 +126,7 @@ cdef void exchange_free(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
         if x.state != X_TUNNEL:
             counters.total_us[histogram_bucket(time)] += 1
     if x.seek.plan.image.access_format:
-        write_line(loop, web, x, total)
+        exchange_record(loop, web, x, total)
     if x.request != NULL:
         buffer_give(&loop.relay, x.request)
     if x.answer != NULL:
@@ -239,57 +147,6 @@ cdef void exchange_free(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
         web.current = NULL
     x.next = web.free_exchanges
     web.free_exchanges = x
-
-
-cdef void slice_mark(slice_t *out, const exchange_t *x, const mark_t *piece) noexcept nogil:
-    out.data = buffer_data(x.request) + piece.at
-    out.size = piece.size
-
-
-cdef void slice_text(slice_t *out, const plan_header_t *plan, text_t text) noexcept nogil:
-    out.data = text_of(plan, text)
-    out.size = text.size
-
-
-cdef void write_line(loop_t *loop, web_t *web, exchange_t *x, uint64_t total) noexcept nogil:
-    cdef record_t record
-    cdef const plan_header_t *plan = x.seek.plan.image
-    memset(&record, 0, sizeof(record))
-    record.http = 1
-    record.minor = 0 if x.flags & X_HTTP_10 else 1
-    record.status = x.status
-    record.attempts = x.seek.attempts if x.seek.attempts > x.tries else x.tries
-    record.reason = x.reason
-    record.tunnel = x.state == X_TUNNEL
-    record.started_us = x.started_us + web.wall_offset
-    record.queue_us = x.queue_time
-    record.connect_us = x.connect_time
-    record.first_byte_us = x.first_byte_time
-    record.total_us = total
-    record.bytes_up = x.bytes_up
-    record.bytes_down = x.bytes_down
-    record.client = x.client
-    record.peer = x.conn.peer
-    slice_text(&record.listener, plan, listener_of(x).name)
-    if x.route != NO_ROW:
-        slice_text(&record.route, plan, route_of(x).name)
-        if route_of(x).action == ACTION_POOL:
-            slice_text(&record.pool, plan, pool_of(x).name)
-            if x.seek.attempts or x.tries:
-                slice_text(&record.backend, plan,
-                           pool_backends(plan, pool_of(x))[x.seek.backend].name)
-    if x.request != NULL:
-        record.method.data = buffer_data(x.request)
-        record.method.size = x.method_size
-        slice_mark(&record.target, x, &x.target)
-        slice_mark(&record.host, x, &x.host)
-        slice_mark(&record.referer, x, &x.referer)
-        slice_mark(&record.user_agent, x, &x.agent)
-    record.user.data = x.user
-    record.user.size = x.user_size
-    record.request_id.data = x.id
-    record.request_id.size = x.id_size
-    access_line(&loop.access, &record, loop.now)
 
 
 cdef void let_go(loop_t *loop, web_t *web, exchange_t *x, bint keep) noexcept nogil:
@@ -390,76 +247,20 @@ cdef void arm_client(loop_t *loop, exchange_t *x) noexcept nogil:
         x.conn.client.flags |= OUT_ARMED
 
 
-# ---- understanding a request -------------------------------------------------------------------
+# ---- a request ---------------------------------------------------------------------------------
 
 cdef void exchange_begin(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
-    cdef head_t *head = &web.head
-    cdef facts_t *facts = &web.facts
-    cdef const http_t *http = http_of(x)
+    cdef verdict_t verdict
     cdef const route_t *route
-    cdef int result
-    x.head_size = head.size
-    x.method = head.method
-    x.method_size = head.method_size
-    x.framing = head.framing
-    x.up_left = head.length if head.framing == BODY_LENGTH else 0
-    x.target.at = head.target
-    x.target.size = head.target_size
-    x.host.at = head.host
-    x.host.size = head.host_size
-    mark(&x.referer, head, FIELD_REFERER)
-    mark(&x.agent, head, FIELD_USER_AGENT)
-    if head.minor == 0:
-        x.flags |= X_HTTP_10
-    if head.flags & HEAD_KEEP_ALIVE:
-        x.flags |= X_KEEP_ALIVE
-    if head.method == METHOD_HEAD:
-        x.flags |= X_HEAD_ONLY
-    if http.max_requests and x.conn.requests >= http.max_requests:
-        x.flags &= ~<uint32_t> X_KEEP_ALIVE
-    next_random(web)
-    focus(loop, web, x, True)
-    facts_forwarded(facts, web.random)
-    x.client = facts.client
-    x.id_size = facts.id_size
-    memcpy(x.id, facts.id, facts.id_size)
-    if not path_normalize(facts, web.path):
-        exchange_refuse(loop, web, x, 400, HTTP_BAD_REQUEST)
+    request_begin(loop, web, x, &verdict)
+    if verdict.status == -1:
+        exchange_refuse(loop, web, x, 400, verdict.reason)
         return
-    route = route_find(facts, <expressions_t *> x.seek.plan.expressions)
-    facts.route = route
-    x.route = <uint32_t> (
-        route - <const route_t *> (<const char *> x.seek.plan.image + http.routes.at))
-    if (route.request_fields.count or route.response_fields.count or route.location.count
-            or route.rewrite.count):
-        know_local(x.conn)
-        facts.local = x.conn.local
-    result = upload_begin(loop, web, x)
-    if result == UPLOAD_BAD:
-        exchange_refuse(loop, web, x, 400, HTTP_BAD_REQUEST)
+    if verdict.status:
+        respond(loop, web, x, verdict.status, verdict.reason, verdict.wait)
         return
-    if not may_enter(loop, web, x, route):
-        return
-    if result == UPLOAD_TOO_LARGE or (
-            route.max_body and head.framing == BODY_LENGTH and head.length > route.max_body):
-        respond(loop, web, x, 413, HTTP_TOO_LARGE, 0)
-        return
-    if result == UPLOAD_NO_ROOM:
-        respond(loop, web, x, 503, HTTP_INTERNAL, 0)
-        return
-    if head.method == METHOD_TRACE or head.method == METHOD_CONNECT:
-        respond(loop, web, x, 405, HTTP_OK, 0)
-        return
-    if route.action != ACTION_POOL:
-        respond(loop, web, x, route.status, HTTP_OK, 0)
-        return
-    x.seek.pool = route.pool
-    x.seek.pool_row = pool_of(x).row
-    facts.pool = pool_of(x)
-    if head.flags & HEAD_UPGRADE and not head.minor == 0 and may_upgrade(facts):
-        x.flags |= X_UPGRADE
-    begin_cursor(loop, web, x)
-    if head.flags & HEAD_EXPECT and not x.flags & X_UP_DONE:
+    route = route_of(x)
+    if web.head.flags & HEAD_EXPECT and not x.flags & X_UP_DONE:
         x.flags |= X_EXPECT
     earn_budget(web, x)
     if x.flags & X_UP_DONE:
@@ -471,161 +272,6 @@ cdef void exchange_begin(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
         if x.framing == BODY_CHUNKED:
             x.flags |= X_STREAM_CHUNKED
         search(loop, web, x)
-
-
-cdef void know_local(conn_t *conn) noexcept nogil:
-    cdef sockaddr_storage local
-    cdef socklen_t length = sizeof(local)
-    if conn.local.family == 0 and conn.peer.family and getsockname(
-            conn.client.fd, <sockaddr *> &local, &length) == 0:
-        endpoint_from_sockaddr(&conn.local, &local, <uint32_t> length)
-
-
-cdef void next_random(web_t *web) noexcept nogil:
-    """xorshift128+: request ids need to differ, not to be secret."""
-    cdef uint64_t a = web.random[0], b = web.random[1]
-    web.random[0] = b
-    a ^= a << 23
-    a ^= a >> 17
-    a ^= b ^ (b >> 26)
-    web.random[1] = a
-
-
-cdef bint may_upgrade(const facts_t *facts) noexcept nogil:
-    """Not to HTTP/2 in clear text: its requests would pass by every rule here."""
-    cdef const field_t *field
-    cdef uint32_t i
-    for i in range(facts.head.count):
-        field = &facts.head.fields[i]
-        if field.id == FIELD_UPGRADE and lists_token(
-                facts.base + field.value, field.value_size, b"h2c", 3):
-            return False
-    return facts.head.framing == BODY_NONE
-
-
-cdef const field_t *find_field(const facts_t *facts, text_t name) noexcept nogil:
-    cdef const field_t *field
-    cdef uint32_t i
-    for i in range(facts.head.count):
-        field = &facts.head.fields[i]
-        if field.name_size == name.size and same_text(
-                facts.base + field.name, field.name_size, text_of(facts.plan, name), name.size):
-            return field
-    return NULL
-
-
-cdef bint may_enter(loop_t *loop, web_t *web, exchange_t *x, const route_t *route) noexcept nogil:
-    """The rules of the route: addresses, rate, password. False: it was answered."""
-    cdef facts_t *facts = &web.facts
-    cdef const field_t *field
-    cdef uint32_t wait, size = 0
-    cdef int verdict
-    cdef int64_t at
-    cdef const char *key = NULL
-    cdef char text[48]
-    if (route.allow.count or route.deny.count) and not address_allowed(facts):
-        respond(loop, web, x, 403, HTTP_DENIED, 0)
-        return False
-    if route.rate_burst:
-        if route.rate_key == RATE_HEADER:
-            field = find_field(facts, route.rate_name)
-            if field != NULL:
-                key = facts.base + field.value
-                size = field.value_size
-        elif route.rate_key == RATE_COOKIE:
-            at = cookie_find(facts.head, facts.base, text_of(facts.plan, route.rate_name),
-                             route.rate_name.size, &size)
-            if at >= 0:
-                key = facts.base + at
-        if key == NULL and route.rate_key != RATE_ROUTE:
-            size = endpoint_text(&x.client, text)
-            key = text
-        wait = rate_take(&loop.board, rate_key(&loop.board, route.row, key, size),
-                         route.rate_interval, route.rate_burst, clock_us())
-        if wait:
-            respond(loop, web, x, 429, HTTP_LIMITED, (wait + 999) // 1000)
-            return False
-    if route.flags & ROUTE_AUTH:
-        verdict = 0
-        if facts.head.first[<int> FIELD_AUTHORIZATION]:
-            field = &facts.head.fields[facts.head.first[<int> FIELD_AUTHORIZATION] - 1]
-            verdict = auth_check(web.auth, facts.plan, route, facts.base + field.value,
-                                 field.value_size, x.user, &size, loop.now)
-        if verdict == AUTH_LATER:
-            respond(loop, web, x, 429, HTTP_LIMITED, 1)
-            return False
-        if verdict != AUTH_YES:
-            respond(loop, web, x, 401, HTTP_UNAUTHORIZED, 0)
-            return False
-        x.user_size = <uint8_t> size
-    return True
-
-
-cdef void begin_cursor(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
-    """What the selection goes by: the key to hash, the cookie that names a backend."""
-    cdef facts_t *facts = &web.facts
-    cdef const pool_t *pool = facts.pool
-    cdef const pool_http_t *http = pool_http_of(x)
-    cdef const field_t *field
-    cdef const char *key = NULL
-    cdef uint32_t size = 0
-    cdef int64_t at
-    cdef char text[48]
-    if pool.algorithm == MAGLEV or pool.algorithm == KETAMA:
-        if http.hash_on == HASH_HEADER:
-            field = find_field(facts, http.hash_name)
-            if field != NULL:
-                key = facts.base + field.value
-                size = field.value_size
-        elif http.hash_on == HASH_COOKIE:
-            at = cookie_find(facts.head, facts.base, text_of(facts.plan, http.hash_name),
-                             http.hash_name.size, &size)
-            if at >= 0:
-                key = facts.base + at
-        elif http.hash_on == HASH_QUERY:
-            key = query_find(facts, http.hash_name, &size)
-        elif http.hash_on == HASH_PATH:
-            key = facts.path
-            size = facts.path_size
-        elif http.hash_on == HASH_URI:
-            key = facts.base + facts.head.target
-            size = facts.head.target_size
-        if key == NULL:
-            # Who lacks what is hashed is told apart by address.
-            size = endpoint_text(&x.client, text)
-            key = text
-    cursor_begin(&x.seek.cursor, pool, key, size)
-    if http.sticky == STICKY_INSERT:
-        at = cookie_find(facts.head, facts.base, text_of(facts.plan, http.cookie),
-                         http.cookie.size, &size)
-        if at >= 0:
-            x.sticky = <int16_t> sticky_find(facts.plan, pool, http, facts.base + at, size)
-
-
-cdef const char *query_find(const facts_t *facts, text_t name, uint32_t *size) noexcept nogil:
-    """The value of a query parameter, as it was sent; NULL if there is none."""
-    cdef const char *query = facts.base + facts.head.query
-    cdef const char *wanted = text_of(facts.plan, name)
-    cdef uint32_t at = 0, end, equals, i
-    cdef bint same
-    while at < facts.head.query_size:
-        end = at
-        while end < facts.head.query_size and query[end] != c"&":
-            end += 1
-        equals = at
-        while equals < end and query[equals] != c"=":
-            equals += 1
-        if equals - at == name.size:
-            same = True
-            for i in range(name.size):
-                if query[at + i] != wanted[i]:
-                    same = False
-                    break
-            if same:
-                size[0] = end - equals - 1 if equals < end else 0
-                return query + (equals + 1 if equals < end else end)
-        at = end + 1
-    return NULL
 
 
 # ---- the request's body first ------------------------------------------------------------------
@@ -1105,7 +751,7 @@ cdef void exchange_origin(loop_t *loop, web_t *web, exchange_t *x,
         if events & (EPOLLERR | EPOLLHUP):
             connect_lost(loop, web, x, False)
             return
-        origin.state = ORIGIN_CONNECTING + 1
+        origin.state = ORIGIN_BUSY
         note_events(&origin.end, events)
         established(loop, web, x)
         return

@@ -25,8 +25,7 @@ from lbcore._loop cimport (
     epoll_add, epoll_change, listener_counters, min_time, relative,
 )
 from lbcore._plan cimport (
-    KETAMA, MAGLEV, http_t, listener_http, listener_t, plan_header_t, plan_listeners, plan_pools,
-    pool_backends, pool_t, route_t,
+    KETAMA, MAGLEV, listener_t, plan_listeners, plan_pools, pool_backends, pool_t,
 )
 from lbcore._proxy cimport (
     PROXY_OUT_MAX, endpoint_from_sockaddr, endpoint_text, proxy_build,
@@ -52,6 +51,7 @@ from lbcore._timers cimport timer_clear, timer_set
 from lbcore._upstream cimport (
     CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY, connect_backend, tune_upstream,
 )
+from lbcore._web cimport route_of
 from lbcore.includes.atomics cimport sub32
 from lbcore.includes.linux cimport (
     EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLOUT, SHUT_WR,
@@ -445,7 +445,7 @@ cdef bint session_tunnel(loop_t *loop, conn_t *conn, exchange_t *exchange,
     s.down.held = down
     s.flags = TUNNEL
     s.tunnel = exchange
-    s.idle = tunnel_timeout(exchange)
+    s.idle = route_of(exchange).tunnel_timeout
     epoll_change(loop, s, s.client.fd, TAG_CLIENT,
                  INPUT | (EPOLLOUT if s.client.flags & OUT_ARMED else 0))
     epoll_change(loop, s, s.server.fd, TAG_SERVER,
@@ -456,12 +456,6 @@ cdef bint session_tunnel(loop_t *loop, conn_t *conn, exchange_t *exchange,
     timer_set(&loop.wheel, &s.timer, next_look(loop, s))
     defer(loop, s)
     return True
-
-
-cdef uint32_t tunnel_timeout(const exchange_t *exchange) noexcept nogil:
-    cdef const plan_header_t *plan = exchange.seek.plan.image
-    cdef const http_t *http = listener_http(plan, plan_listeners(plan) + exchange.conn.listener)
-    return (<const route_t *> (<const char *> plan + http.routes.at))[exchange.route].tunnel_timeout
 
 
 # ---- relaying ----------------------------------------------------------------------------------

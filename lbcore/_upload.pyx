@@ -17,7 +17,7 @@ from lbcore._http1 cimport (
 from lbcore._loop cimport TAG_ORIGIN, clock_us, epoll_change, listener_counters, relative, INPUT
 from lbcore._loop cimport backend_counters
 from lbcore._message cimport trailers_write
-from lbcore._plan cimport http_t, listener_http, plan_listeners, route_t
+from lbcore._plan cimport route_t
 from lbcore._relay cimport (
     BOUNDARIES, FIN, FLOW_AGAIN, FLOW_DESTINATION_ERROR, FLOW_DONE, FLOW_FULL,
     FLOW_SOURCE_ERROR, FLOW_WAIT, OUT_ARMED, READABLE, SCRATCH, SMALL_BUFFER, WRITABLE,
@@ -25,7 +25,7 @@ from lbcore._relay cimport (
 )
 from lbcore._spool cimport SPOOL_OK, spool_put, spool_replay, spool_send
 from lbcore._web cimport (
-    X_CONSUMED, X_SENT, X_STREAM_CHUNKED, X_STREAM_UP, X_UP_DONE, conn_t,
+    X_CONSUMED, X_SENT, X_STREAM_CHUNKED, X_STREAM_UP, X_UP_DONE, conn_t, route_of,
 )
 from lbcore.includes.linux cimport EAGAIN, EINTR, EPOLLOUT, errno, recv, ssize_t
 
@@ -33,12 +33,6 @@ cdef enum:
     TURN_BUDGET = 1 << 20       # bytes of one body before others get their turn
     MAX_TRAILERS = 16384
     UNLIMITED = 0x7FFFFFFF      # memory of a spool that has a bound elsewhere
-
-
-cdef const route_t *route_of(exchange_t *x) noexcept nogil:
-    cdef const http_t *http = listener_http(
-        x.seek.plan.image, plan_listeners(x.seek.plan.image) + x.conn.listener)
-    return <const route_t *> (<const char *> x.seek.plan.image + http.routes.at) + x.route
 
 
 cdef void arm_origin(loop_t *loop, exchange_t *x) noexcept nogil:

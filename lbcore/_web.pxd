@@ -13,8 +13,13 @@ from lbcore._auth cimport AUTH_USER, auth_t
 from lbcore._facts cimport facts_t
 from lbcore._http1 cimport chunked_t, head_t
 from lbcore._loop cimport loop_t, plan_ref_t, seeker_t
+from lbcore._plan cimport (
+    http_t, listener_http, listener_t, plan_listeners, plan_pools, pool_http, pool_http_t, pool_t,
+    route_t,
+)
 from lbcore._proxy cimport endpoint_t
 from lbcore._relay cimport buffer_t, end_t, flow_t
+from lbcore._scoreboard cimport MAX_ROUTES, route_counters_t
 from lbcore._spool cimport spool_t
 from lbcore._timers cimport timer_node_t
 
@@ -211,3 +216,25 @@ ctypedef struct web_t:
     exchange_t *current         # whose request is in `head` and `facts`
     char *tunnel_data           # X_TUNNEL: the head of the 101, and what came behind it
     facts_t facts
+
+# ---- what of the plan concerns an exchange -----------------------------------------------------
+
+cdef inline const listener_t *listener_of(const exchange_t *x) noexcept nogil:
+    return plan_listeners(x.seek.plan.image) + x.conn.listener
+
+cdef inline const http_t *http_of(const exchange_t *x) noexcept nogil:
+    return listener_http(x.seek.plan.image, listener_of(x))
+
+cdef inline const route_t *route_of(const exchange_t *x) noexcept nogil:
+    return <const route_t *> (
+        <const char *> x.seek.plan.image + http_of(x).routes.at) + x.route
+
+cdef inline const pool_t *pool_of(const exchange_t *x) noexcept nogil:
+    return plan_pools(x.seek.plan.image) + x.seek.pool
+
+cdef inline const pool_http_t *pool_http_of(const exchange_t *x) noexcept nogil:
+    return pool_http(x.seek.plan.image, pool_of(x))
+
+cdef inline route_counters_t *route_counters(loop_t *loop, const exchange_t *x) noexcept nogil:
+    return (loop.board.route_counters + <size_t> loop.seat_index * MAX_ROUTES
+            + route_of(x).row)
