@@ -1,5 +1,6 @@
 # Bytes on their way that the other side does not take yet: in memory up to a limit, then in an
-# unlinked temporary file, first in, first out. An empty spool owns nothing.
+# unlinked temporary file, first in, first out. An empty spool owns nothing. Files lie where
+# LBCORE_SPOOL_DIR says, else in $TMPDIR, /var/tmp or /tmp.
 
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -19,7 +20,7 @@ cdef enum SpoolResult:
     SPOOL_NO_MEMORY = -1
     SPOOL_NO_FILE = -2          # disk full, or no descriptor: errno says which
 
-# Takes bytes in: to memory while no more than `memory` are there and nothing is in the file,
+# Takes bytes in: to memory if no more than `memory` are there with them and nothing is in the file,
 # otherwise to the file. All or nothing.
 cdef int spool_put(relay_t *relay, spool_t *spool, const char *data, uint32_t size,
                    uint32_t memory) noexcept nogil

@@ -343,6 +343,6 @@ def test_interrupted_and_short_system_calls_lose_no_byte(
         "        got += (part := theirs.recv(given))\n"
         "        given -= len(part)\n"
         "print(got == data, spool.owned['fd'])\n",
-        LD_PRELOAD=str(tmp_path / "hurdles.so"), **without,
+        LD_PRELOAD=f"{os.environ.get('LD_PRELOAD', '')} {tmp_path / 'hurdles.so'}", **without,
     )
     assert said == "True 0"
