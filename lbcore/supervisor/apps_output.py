@@ -12,6 +12,7 @@ import json
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 
 from lbcore.supervisor.instance import Instance
@@ -21,7 +22,10 @@ SOCKET_NAME = "apps.out"
 BUFFER = 1 << 20                 # bytes that may wait for us
 LARGEST = 1 << 18                # of a datagram
 MOST_PER_TURN = 32               # datagrams; then the loop gets to serve others
-LAST_LINES = 20                  # kept of each server, to show when it does not come up
+KEPT_LINES = 200                 # of each server
+TELLING_LINES = 12               # shown of a server that does not come up
+TRACEBACK = "Traceback (most recent call last)"
+CHAINED = ("During handling of", "The above exception")
 ServerKey = tuple[str, str, int]     # pool, backend, generation
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), 127) if code != 9}
 
@@ -91,7 +95,7 @@ class Output:
             return
         key = (str(label["pool"]), str(label["backend"]), int(label["generation"]))
         fields = {"pool": key[0], "backend": key[1], "pid": label["pid"]}
-        kept = self._last.setdefault(key, deque(maxlen=LAST_LINES))
+        kept = self._last.setdefault(key, deque(maxlen=KEPT_LINES))
         if dropped:
             self.dropped += dropped
             self._log.warning("app.output_dropped", message="it wrote faster than lbcore could log",
@@ -102,9 +106,28 @@ class Output:
             self._log.info("app.output", message=text, **fields)
 
 
-def summary(lines: list[str], most: int = LAST_LINES) -> str:
-    """Last lines as they stand in an error for a person: indented, one to a line."""
-    return "".join(f"\n    {line}" for line in lines[-most:] if line)
+def telling(lines: Sequence[str], most: int = TELLING_LINES) -> list[str]:
+    """The lines that tell most about why a server ended.
+
+    That is the end of the first exception, with those that it led to directly: servers that give
+    up often add one of their own. Without any exception, it is the last lines.
+    """
+    lines = [line for line in lines if line.strip()]
+    start = next((at for at, line in enumerate(lines) if TRACEBACK in line), None)
+    if start is None:
+        return lines[-most:]
+    end = start + 1
+    while end < len(lines) and (
+        lines[end].startswith((" ", *CHAINED)) or TRACEBACK in lines[end]
+        or (end + 1 < len(lines) and lines[end + 1].startswith(CHAINED))
+    ):
+        end += 1
+    return lines[max(start, end + 1 - most):end + 1]
+
+
+def summary(lines: Sequence[str]) -> str:
+    """The telling lines as they stand in an error for a person: indented, one to a line."""
+    return "".join(f"\n    {line}" for line in telling(lines))
 
 
 async def settle(output: Output, ended: asyncio.Event, patience: float) -> None:

@@ -43,6 +43,7 @@ from lbcore.supervisor.process import Process
 PIPE_SIZE = 1 << 20              # of output that a busy pump has not taken yet
 BACKLOG = 2048
 LAST_WORDS = 1.0                 # seconds for the output of a process that has ended
+BRIEFLY = 0.1                    # the same when everybody waits for its replacement
 PUMP_PAUSE = 1.0                 # seconds until a pump that was killed gets a successor
 KILL_PATIENCE = 2.0
 
@@ -107,7 +108,7 @@ class AppServer:
                 self._log("info", "app.ready", after=f"{time.monotonic() - began:.2f}s",
                           path=str(self.path))
                 await self.process.ended.wait()
-                why = await self._obituary(self.process)
+                why = await self._obituary(self.process, BRIEFLY)
                 # Whoever waits at our socket waits for the next one: no reason to send them away.
                 self._become(State.STARTING if self.sock is not None else State.FAILED, why)
             else:
@@ -139,15 +140,14 @@ class AppServer:
             for wait in waits:
                 wait.cancel()
         if process.ended.is_set():
-            return await self._obituary(process)
+            return await self._obituary(process, LAST_WORDS)
         self.around.output.read()
         return (f"{self.spec.plan.server} did not come up within {timeout:g} seconds: "
                 f"{asking.said}{summary(self.around.output.last(self.key))}")
 
-    async def _obituary(self, process: Process) -> str:
-        pumps = [pump.ended for pump in self.pumps]
-        for ended in pumps:
-            await settle(self.around.output, ended, LAST_WORDS)
+    async def _obituary(self, process: Process, patience: float) -> str:
+        for ended in [pump.ended for pump in self.pumps]:
+            await settle(self.around.output, ended, patience)
         lines = summary(self.around.output.last(self.key))
         return f"{self.spec.plan.server} ended ({process.how_it_ended()}){lines}"
 
