@@ -11,7 +11,7 @@ import click
 from loadtests.compare.procs import HarnessError, raise_descriptor_limit
 
 from . import screen
-from .catalog import SCENARIOS, named
+from .families import SCENARIOS, named
 from .run import Settings, run
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -31,11 +31,12 @@ def _help() -> str:
 
     {_help()}
 
-    Several names run one after the other; "all" is all of them. Exit code: 0 when every limit
+    Several names run one after the other; "tcp" is those above the shops, "http" the shops, and
+    "all" all of them. Exit code: 0 when every limit
     holds, 1 when one is missed, 2 when a scenario could not be run.
     """)
 @click.argument("names", nargs=-1, required=True, metavar="SCENARIO...",
-                type=click.Choice([*SCENARIOS, "all"]))
+                type=click.Choice([*SCENARIOS, "tcp", "http", "all"]))
 @click.option("--seconds", default=30, show_default=True, type=click.IntRange(3, 3600),
               help="Length of the load.")
 @click.option("--users", type=click.IntRange(2, 2000),
@@ -45,7 +46,7 @@ def _help() -> str:
 @click.option("--distributed", default=0, metavar="N", type=click.IntRange(0, 32),
               help="Locust as a master with N workers, instead of one process.")
 @click.option("--reload-every", default=200, show_default=True, type=click.IntRange(10),
-              help="Milliseconds between the reloads of `reload`.")
+              help="Milliseconds between the reloads of `reload` and `shop-reload`.")
 @click.option("--slack", default=1.0, show_default=True, type=click.FloatRange(1, 100),
               help="Times that latencies may be longer and throughput lower, on slow machines. "
               "Failures stay failures.")

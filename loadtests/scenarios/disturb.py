@@ -6,8 +6,8 @@ import time
 
 from loadtests.compare.procs import HarnessError
 
-from .catalog import Scenario
 from .happened import Death, Happened
+from .scenario import AnyScenario
 from .stage import Stage
 
 # Which backend is away, from when to when, as shares of the run.
@@ -101,7 +101,7 @@ class Reloads(Quiet):
         return int(self._balancer.status()["plan"]["version"])
 
 
-def disturbance(scenario: Scenario, stage: Stage, seconds: float, reload_every: float) -> Quiet:
+def disturbance(scenario: AnyScenario, stage: Stage, seconds: float, reload_every: float) -> Quiet:
     """The disturbance that the scenario names."""
     if scenario.disturbance == "deaths":
         return Deaths(stage, seconds)

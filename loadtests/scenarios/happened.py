@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .wire import Life
 
@@ -17,11 +18,22 @@ class Death:
     gone: float
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """What was the matter with a backend between two moments of CLOCK_MONOTONIC, seconds."""
+
+    who: Life
+    kind: Literal["restarted", "slow", "flapping"]
+    began: float
+    ended: float
+
+
 @dataclass
 class Happened:
     """What a disturbance did, and what lbcore made of it."""
 
     deaths: list[Death] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
     returned: dict[int, float] = field(default_factory=dict)    # backend: seconds until traffic
     reloads_asked: int = 0
     reloads_done: int = 0

@@ -1,39 +1,19 @@
-"""The verdict: every limit, what was found, and whether it holds. Nothing here does anything."""
+"""The verdict with echo backends: every limit, what was found, and whether it holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .catalog import Scenario
 from .happened import Death, Happened, killed
+from .limits import Aftermath, Check, Told, common, reloads
 from .measure import Measured
 from .records import Failure
+from .scenario import AnyScenario
 
 # A reset may wait this long for its turn in Locust's process before its moment is taken, seconds.
 NOTICED_WITHIN = 2.0
 RECOVERS_WITHIN = 5.0   # seconds from a backend's start to its first new connections
-
-
-@dataclass(frozen=True)
-class Check:
-    """One limit and what was found."""
-
-    name: str
-    limit: str
-    found: str
-    met: bool
-
-
-@dataclass(frozen=True)
-class Aftermath:
-    """What lbcore looked like when the load was over."""
-
-    workers_before: Sequence[int]       # process numbers
-    workers_after: Sequence[int]
-    left_open: int                      # client connections
-    exit_code: int | None               # None: it had to be killed
-    connections: Sequence[int]          # that each backend was given
 
 
 @dataclass(frozen=True)
@@ -69,17 +49,14 @@ def attribute(failures: Sequence[Failure], deaths: Sequence[Death]) -> Attribute
 
 
 def judge(
-    scenario: Scenario, seen: Measured, failures: Sequence[Failure], happened: Happened,
-    aftermath: Aftermath, *, users: int, seconds: float, most_users: int, slack: float = 1.0,
+    scenario: AnyScenario, seen: Measured, failures: Sequence[Failure], happened: Happened,
+    aftermath: Aftermath, told: Told,
 ) -> list[Check]:
-    """Every check of the scenario. ``slack`` is for latencies and throughput only."""
+    """Every check of the scenario."""
     return [
         *_failures(seen, failures, happened),
-        *_latencies(scenario, seen, slack),
-        *_throughput(scenario, seen, users, seconds, slack),
-        Check("users at once", f"{users}", f"{most_users}", most_users == users),
+        *common(scenario, seen, aftermath, told),
         *_disturbance(scenario, failures, happened),
-        *_aftermath(aftermath),
     ]
 
 
@@ -97,32 +74,8 @@ def _failures(
     ]
 
 
-def _latencies(scenario: Scenario, seen: Measured, slack: float) -> list[Check]:
-    checks = []
-    for limit in scenario.latencies:
-        counted = seen.of(limit.request)
-        for share, most in limit.points():
-            value = counted.percentile(share)
-            checks.append(Check(
-                f"{limit.request} p{share * 100:g}", f"<= {most * slack:g} ms", f"{value} ms",
-                counted.requests > 0 and value <= most * slack))
-    return checks
-
-
-def _throughput(
-    scenario: Scenario, seen: Measured, users: int, seconds: float, slack: float
-) -> list[Check]:
-    checks = []
-    for request, offered in scenario.offered(seconds, users).items():
-        least, made = offered * scenario.delivered / slack / seconds, seen.of(request).requests
-        checks.append(Check(
-            f"{request} per second", f">= {least:.1f}", f"{made / seconds:.1f}",
-            made / seconds >= least))
-    return checks
-
-
 def _disturbance(
-    scenario: Scenario, failures: Sequence[Failure], happened: Happened
+    scenario: AnyScenario, failures: Sequence[Failure], happened: Happened
 ) -> list[Check]:
     if scenario.disturbance == "deaths":
         found = attribute(failures, happened.deaths)
@@ -139,26 +92,8 @@ def _disturbance(
                 after is not None and after <= RECOVERS_WITHIN))
         return checks
     if scenario.disturbance == "reloads":
-        asked, done = happened.reloads_asked, happened.reloads_done
-        return [
-            Check("reloads in force", f"{asked}", f"{done}", done == asked > 0),
-            Check("workers without the last plan", "0", f"{happened.plans_behind}",
-                  happened.plans_behind == 0),
-        ]
+        return reloads(happened.reloads_asked, happened.reloads_done, happened.plans_behind)
     return []
-
-
-def _aftermath(after: Aftermath) -> list[Check]:
-    same = list(after.workers_before) == list(after.workers_after)
-    return [
-        Check("backends used", f"{len(after.connections)}",
-              f"{sum(count > 0 for count in after.connections)}", all(after.connections)),
-        Check("workers", "the same processes",
-              "the same" if same else f"{after.workers_before} became {after.workers_after}", same),
-        Check("connections left open", "0", f"{after.left_open}", after.left_open == 0),
-        Check("lbcore's exit code", "0",
-              "killed" if after.exit_code is None else f"{after.exit_code}", after.exit_code == 0),
-    ]
 
 
 def explain(failures: Sequence[Failure], happened: Happened) -> list[str]:

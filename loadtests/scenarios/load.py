@@ -8,7 +8,7 @@ from pathlib import Path
 
 from loadtests.compare.procs import HarnessError, Processes, Running, free_port
 
-from .catalog import Scenario
+from .scenario import AnyScenario
 from .stage import TREE, all_cpus
 
 HERE = Path(__file__).parent
@@ -19,7 +19,7 @@ STOP_TIMEOUT = 5        # seconds that users get to finish what they are at
 class Load:
     """What is asked of Locust. ``workers``: processes beside the master; 0 for one alone."""
 
-    scenario: Scenario
+    scenario: AnyScenario
     users: int
     seconds: int
     port: int

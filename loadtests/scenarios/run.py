@@ -13,10 +13,10 @@ from pathlib import Path
 from loadtests.compare.procs import HarnessError, Processes
 
 from . import disturb, load, measure
-from .catalog import Scenario
-from .config import POOL
-from .judge import Aftermath, Check, explain, judge
+from .families import FAMILIES
+from .limits import Aftermath, Check, Told
 from .records import Moment, read_failures, read_timeline
+from .scenario import AnyScenario
 from .screen import Progress
 from .stage import Stage, stage
 
@@ -50,7 +50,7 @@ class Outcome:
         return all(check.met for check in self.checks)
 
 
-def run(scenario: Scenario, settings: Settings, out: Path) -> Outcome:
+def run(scenario: AnyScenario, settings: Settings, out: Path) -> Outcome:
     """Runs it and writes everything to ``out``, whose contents it replaces.
 
     Raises HarnessError when the run could not be carried out; everything that was started has
@@ -61,7 +61,8 @@ def run(scenario: Scenario, settings: Settings, out: Path) -> Outcome:
     try:
         with Processes() as processes:
             progress.say("starting lbcore and its backends")
-            with stage(processes, scenario.backends, settings.workers, out) as there:
+            cast = FAMILIES[scenario.family].cast
+            with stage(processes, cast, scenario.backends, settings.workers, out) as there:
                 outcome = _on(there, processes, scenario, settings, out, progress)
     finally:
         progress.done()
@@ -82,12 +83,12 @@ def _empty(out: Path) -> None:
 
 
 def _on(
-    there: Stage, processes: Processes, scenario: Scenario, settings: Settings, out: Path,
+    there: Stage, processes: Processes, scenario: AnyScenario, settings: Settings, out: Path,
     progress: Progress,
 ) -> Outcome:
-    balancer = there.balancer
+    balancer, family = there.balancer, FAMILIES[scenario.family]
     before = balancer.workers()
-    disturbance = disturb.disturbance(scenario, there, settings.seconds, settings.reload_every)
+    disturbance = family.disturbance(scenario, there, settings.seconds, settings.reload_every)
     with tempfile.TemporaryDirectory(prefix="lbcore-load-") as name:
         records = Path(name)
         work = load.Load(scenario, settings.users, settings.seconds, balancer.ports.listener,
@@ -100,18 +101,16 @@ def _on(
         for file in records.iterdir():
             shutil.copy(file, out / file.name)
     left_open = balancer.left_open(CLOSES_WITHIN)
-    connections = [int(found["connections"]) for pool in balancer.status()["pools"]
-                   if pool["name"] == POOL for found in pool["backends"]]
+    connections = [int(found["connections"]) for found in balancer.backends()]
     aftermath = Aftermath(
         before, balancer.workers(), left_open, balancer.stop(processes), connections)
     seen = measure.read(out / "stats.json")
-    checks = judge(
-        scenario, seen, failures, disturbance.happened, aftermath, users=settings.users,
-        seconds=settings.seconds, most_users=max(moment.users for moment in timeline),
-        slack=settings.slack)
+    told = Told(settings.users, settings.seconds, max(moment.users for moment in timeline),
+                settings.slack)
+    checks = family.judge(scenario, seen, failures, disturbance.happened, aftermath, told)
     bugs = _exceptions(out / "exceptions.csv")
     checks.append(Check("errors in the users' own code", "0", f"{len(bugs)}", not bugs))
-    return Outcome(checks, [*explain(failures, disturbance.happened), *bugs])
+    return Outcome(checks, [*family.explain(failures, disturbance.happened), *bugs])
 
 
 def _watch(

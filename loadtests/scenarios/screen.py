@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from .judge import Check
+from .limits import Check
 from .records import Moment
 
 EVERY = 5.0         # seconds between lines where nothing can be drawn over

@@ -1,4 +1,4 @@
-"""The stage of a run: lbcore and its echo backends, in processes of their own."""
+"""The stage of a run: lbcore and its backends, in processes of their own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,23 @@ from lbcore.admin.client import AdminClient, AdminError, NotRunning
 from lbcore.config.plan import Address
 from loadtests.compare.procs import HarnessError, Processes, Running, free_port, wait_until
 
-from . import config
-from .config import POOL, Ports, backend_name
+from .config import Ports, backend_name
 from .wire import Life
 
 TREE = Path(__file__).parents[2]        # where `python -m loadtests...` finds this package
 READY = 20.0                            # seconds that a process may take to start
 Json = dict[str, Any]
+Command = Callable[[Life, int], list[str]]              # who it is, its port
+Configuration = Callable[[Path, int, Ports, int], str]  # admin socket, workers, ports, variant
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who is on the stage: how a backend is started, and what lbcore is told about them."""
+
+    pool: str
+    command: Command
+    configuration: Configuration
 
 
 def all_cpus() -> list[int]:
@@ -41,12 +52,15 @@ def accepts(port: int) -> bool:
 
 
 class Backend:
-    """An echo backend at a port of its own, which can be killed and started again."""
+    """A backend at a port of its own, which can be killed or ended and started again."""
 
-    def __init__(self, processes: Processes, number: int, port: int, logs: Path) -> None:
+    def __init__(
+        self, processes: Processes, command: Command, number: int, port: int, logs: Path
+    ) -> None:
         self.number = number
         self.port = port
         self.life = 0
+        self._command = command
         self._processes = processes
         self._logs = logs
         self._running: Running | None = None
@@ -65,10 +79,8 @@ class Backend:
         """Begins a life, without waiting."""
         self.life += 1
         self._running = self._processes.start(
-            f"backend-{self.number}",
-            [sys.executable, "-m", "loadtests.scenarios.echo", "--port", str(self.port),
-             "--backend", str(self.number), "--life", str(self.life)],
-            all_cpus(), self._logs, cwd=TREE)
+            f"backend-{self.number}", self._command(self.now, self.port), all_cpus(), self._logs,
+            cwd=TREE)
 
     def wait(self) -> None:
         """Returns once it accepts. Raises HarnessError."""
@@ -81,9 +93,16 @@ class Backend:
 
     def kill(self) -> float:
         """Ends it as a crash would; the moment (CLOCK_MONOTONIC) when its sockets were gone."""
+        return self._end(signal.SIGKILL)
+
+    def retire(self) -> float:
+        """Has it finish what it is at and end; the moment when it had."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> float:
         if self._running is None:
-            raise HarnessError(f"backend {self.number} is not there to be killed")
-        self._running.root.send_signal(signal.SIGKILL)
+            raise HarnessError(f"backend {self.number} is not there to be ended")
+        self._running.root.send_signal(how)
         self._running.root.wait(timeout=READY)
         gone = time.monotonic()
         self._processes.stop(self._running)
@@ -99,10 +118,12 @@ class Backend:
 class Balancer:
     """A running lbcore, as started by its command."""
 
-    def __init__(self, running: Running, file: Path, admin: Path, workers: int, ports: Ports
-                 ) -> None:
+    def __init__(
+        self, running: Running, cast: Cast, file: Path, admin: Path, workers: int, ports: Ports
+    ) -> None:
         self.running = running
         self.ports = ports
+        self._cast = cast
         self._file = file
         self._admin_path = admin
         self._workers = workers
@@ -115,21 +136,31 @@ class Balancer:
         except (NotRunning, AdminError) as error:
             raise HarnessError(f"lbcore does not tell its status: {error}") from error
 
+    def backends(self) -> list[Json]:
+        """The backends of the status."""
+        return [found for pool in self.status()["pools"] if pool["name"] == self._cast.pool
+                for found in pool["backends"]]
+
     def backend(self, number: int) -> Json:
         """One backend of the status, by its number."""
-        for pool in self.status()["pools"]:
-            if pool["name"] == POOL:
-                for found in pool["backends"]:
-                    if found["name"] == backend_name(number):
-                        backend: Json = found
-                        return backend
+        for found in self.backends():
+            if found["name"] == backend_name(number):
+                return found
         raise HarnessError(f"lbcore knows no backend {backend_name(number)}")
+
+    def drain(self, number: int) -> None:
+        """Gives the backend no new traffic. Raises HarnessError."""
+        self._tell(lambda: self._admin.drain(self._cast.pool, backend_name(number)))
+
+    def undrain(self, number: int) -> None:
+        """Gives it traffic again. Raises HarnessError."""
+        self._tell(lambda: self._admin.undrain(self._cast.pool, backend_name(number)))
 
     def configure(self, variant: int) -> None:
         """Writes another configuration in the place of the one that is there."""
         fresh = self._file.with_suffix(".new")
         fresh.write_text(
-            config.lb_toml(self._admin_path, self._workers, self.ports, variant))
+            self._cast.configuration(self._admin_path, self._workers, self.ports, variant))
         fresh.rename(self._file)
 
     def hang_up(self) -> None:
@@ -138,10 +169,14 @@ class Balancer:
 
     def reload(self) -> None:
         """The same over the admin address; returns when it is in force. Raises HarnessError."""
+        self._tell(self._admin.reload)
+
+    @staticmethod
+    def _tell(command: Callable[[], object]) -> None:
         try:
-            self._admin.reload()
+            command()
         except (NotRunning, AdminError) as error:
-            raise HarnessError(f"lbcore did not reload: {error}") from error
+            raise HarnessError(f"lbcore did not do as it was told: {error}") from error
 
     def workers(self) -> list[int]:
         """Process numbers of its workers."""
@@ -182,25 +217,27 @@ class Stage:
 
 
 @contextmanager
-def stage(processes: Processes, backends: int, workers: int, out: Path) -> Iterator[Stage]:
+def stage(
+    processes: Processes, cast: Cast, backends: int, workers: int, out: Path
+) -> Iterator[Stage]:
     """Sets the stage. ``out`` is for logs; sockets and lb.toml are in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="lbcore-load-") as name:
         ports = _ports(backends)
-        echoes = [Backend(processes, number, port, out)
-                  for number, port in enumerate(ports.backends, 1)]
-        for echo in echoes:
-            echo.launch()
-        for echo in echoes:
-            echo.wait()
+        there = [Backend(processes, cast.command, number, port, out)
+                 for number, port in enumerate(ports.backends, 1)]
+        for one in there:
+            one.launch()
+        for one in there:
+            one.wait()
         file, admin = Path(name) / "lb.toml", Path(name) / "admin.sock"
-        file.write_text(config.lb_toml(admin, workers, ports))
+        file.write_text(cast.configuration(admin, workers, ports, 0))
         (out / "lb.toml").write_text(file.read_text())
         running = processes.start(
             "lbcore", [sys.executable, "-m", "lbcore", "-c", str(file)], all_cpus(), out,
             cwd=TREE, when_orphaned="INT")
-        balancer = Balancer(running, file, admin, workers, ports)
+        balancer = Balancer(running, cast, file, admin, workers, ports)
         wait_until(lambda: _ready(balancer, admin, workers, backends), READY, "the start of lbcore")
-        yield Stage(balancer, echoes)
+        yield Stage(balancer, there)
 
 
 def _ports(backends: int) -> Ports:

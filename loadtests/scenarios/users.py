@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from locust import User, events, task
 from locust.env import Environment
 
-from .catalog import Behaviour, Request
+from .catalog import EchoUsers, Request
 from .conversation import Conversation, Ended, address
 from .records import Failure
 from .report import FAILURE, add_option, attach, listen
@@ -34,7 +34,7 @@ class TcpUser(User):
     """What both kinds have in common. Subclasses name their ``behaviour``."""
 
     abstract = True
-    behaviour: ClassVar[Behaviour]
+    behaviour: ClassVar[EchoUsers]
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
