@@ -61,7 +61,7 @@ from lbcore._spool cimport spool_drop
 from lbcore._sticky cimport sticky_write
 from lbcore._upload cimport (
     UPLOAD_AGAIN, UPLOAD_BAD, UPLOAD_CLIENT_GONE, UPLOAD_DONE, UPLOAD_LOST, UPLOAD_TOO_LARGE,
-    upload_collect, upload_pump, upload_send,
+    upload_collect, upload_pump, upload_send, upload_sent,
 )
 from lbcore._upstream cimport CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY
 from lbcore._web cimport (
@@ -399,14 +399,20 @@ cdef bint reuse(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
 
 
 cdef int connect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """Connects to the candidate. A request without a body goes with it, if it can go at once."""
+    cdef uint32_t size = 0
+    if x.framing == BODY_NONE and not pool_of(x).send_proxy:
+        size = write_head(loop, web, x)
+    x.head_sent = size
     x.connect_us = clock_us()
-    return origin_connect(loop, web, x, pool_of(x))
+    return origin_connect(loop, web, x, pool_of(x), web.output, size)
 
 
 cdef void established(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     cdef uint32_t took = <uint32_t> (clock_us() - x.connect_us)
     cdef uint8_t header[108]
     cdef uint32_t size
+    cdef int result
     x.connect_time = took
     backend_counters(loop, x.seek.backend_row).connections += 1
     backend_counters(loop, x.seek.backend_row).connect_us[histogram_bucket(took)] += 1
@@ -418,27 +424,39 @@ cdef void established(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
                 NULL, 0) != EMIT_OK:
             lost(loop, web, x)
             return
-    if send_request(loop, web, x) == UPLOAD_LOST:
+    if x.head_sent and loop.relay.given:
+        x.state = X_ANSWER
+        x.origin_moved = relative(loop)
+        result = sent_request(loop, web, x, upload_sent(loop, web, x, x.head_sent))
+    else:
+        result = send_request(loop, web, x)
+    if result == UPLOAD_LOST:
         upload_failed(loop, web, x, UPLOAD_LOST)
+
+
+cdef uint32_t write_head(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """The request's head for the backend, in web.output; 0 when it does not fit."""
+    refocus(loop, web, x)
+    if x.flags & X_UPGRADE:
+        return upgrade_write(&web.facts, web.output, web.output_room)
+    return request_write(&web.facts, x.up_framing,
+                         x.body_size if x.flags & X_UP_DONE else x.body_size + x.up_left,
+                         x.flags & X_EXPECT != 0, web.output, web.output_room)
 
 
 cdef int send_request(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """Sends head and body on x.origin. UPLOAD_LOST: its end has come."""
-    cdef uint32_t size
-    cdef int result
-    refocus(loop, web, x)
-    if x.flags & X_UPGRADE:
-        size = upgrade_write(&web.facts, web.output, web.output_room)
-    else:
-        size = request_write(&web.facts, x.up_framing,
-                             x.body_size if x.flags & X_UP_DONE else x.body_size + x.up_left,
-                             x.flags & X_EXPECT, web.output, web.output_room)
+    cdef uint32_t size = write_head(loop, web, x)
     if size == 0:
         answer(loop, web, x, 431, HTTP_BAD_REQUEST, 0)
         return UPLOAD_DONE
     x.state = X_ANSWER
     x.origin_moved = relative(loop)
-    result = upload_send(loop, web, x, size)
+    return sent_request(loop, web, x, upload_send(loop, web, x, size))
+
+
+cdef int sent_request(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:
+    """Goes on from the first UploadResult; UPLOAD_LOST is for the caller."""
     if result == UPLOAD_LOST:
         if x.up.size:
             spool_drop(&loop.relay, &x.up)
@@ -753,6 +771,7 @@ cdef void exchange_origin(loop_t *loop, web_t *web, exchange_t *x,
             return
         origin.state = ORIGIN_BUSY
         note_events(&origin.end, events)
+        loop.relay.given = 0
         established(loop, web, x)
         return
     note_events(&origin.end, events)

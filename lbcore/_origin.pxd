@@ -10,10 +10,10 @@ from lbcore._web cimport exchange_t, origin_t, web_t
 cdef origin_t *origin_reuse(loop_t *loop, web_t *web, uint32_t backend_row,
                             const pool_http_t *http) noexcept nogil
 
-# Connects to exchange.seek.backend. The result is a Connect; exchange.origin is set unless it is
-# negative.
-cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange,
-                        const pool_t *pool) noexcept nogil
+# Connects to exchange.seek.backend, sending `data` if it takes it already: relay.given says how much.
+# The result is a Connect; exchange.origin is set unless it is negative.
+cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange, const pool_t *pool,
+                        const char *data, uint32_t size) noexcept nogil
 
 # The exchange is over for this connection: kept for the next one, or closed.
 cdef void origin_give(loop_t *loop, web_t *web, origin_t *origin, const pool_http_t *http,

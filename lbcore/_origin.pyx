@@ -12,7 +12,7 @@ from libc.stdlib cimport calloc
 
 from lbcore._loop cimport TAG_ORIGIN, TIMER_ORIGIN, relative
 from lbcore._plan cimport backend_t, pool_backends
-from lbcore._relay cimport BOUNDARIES, FAILED, FIN, READABLE, end_t
+from lbcore._relay cimport FAILED, FIN, READABLE, end_t
 from lbcore._scoreboard cimport MAX_BACKENDS, STATE_GONE
 from lbcore._seek cimport close_socket, share_descriptors
 from lbcore._timers cimport timer_clear, timer_set
@@ -68,8 +68,8 @@ cdef origin_t *origin_reuse(loop_t *loop, web_t *web, uint32_t backend_row,
     return origin
 
 
-cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange,
-                        const pool_t *pool) noexcept nogil:
+cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange, const pool_t *pool,
+                        const char *data, uint32_t size) noexcept nogil:
     cdef const backend_t *backend = (
         pool_backends(exchange.seek.plan.image, pool) + exchange.seek.backend)
     cdef origin_t *origin = origin_new(web)
@@ -81,7 +81,7 @@ cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange,
     origin.exchange = exchange
     origin.backend_row = backend.row
     result = connect_backend(
-        loop, origin, TAG_ORIGIN, pool, backend, &exchange.client, &origin.end, NULL, 0)
+        loop, origin, TAG_ORIGIN, pool, backend, &exchange.client, &origin.end, data, size)
     if result < 0:
         close_socket(&origin.end, False)
         origin.state = ORIGIN_FREE
@@ -96,11 +96,11 @@ cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange,
 cdef bint is_silent(end_t *end) noexcept nogil:
     """Whether nothing is left to be read.
 
-    After a short read from TCP that is known. From a unix socket it has to be asked for: what a
-    read leaves there makes no edge any more.
+    After a short read from TCP that is known. After a read that was no longer than the message, or
+    from a unix socket, it has to be asked for: what is left there makes no edge any more.
     """
     cdef char byte
-    if end.flags & READABLE and end.flags & BOUNDARIES:
+    if end.flags & READABLE:
         if recv(end.fd, &byte, 1, MSG_PEEK) < 0 and errno == EAGAIN:
             end.flags &= ~<uint32_t> READABLE
     return not end.flags & READABLE

@@ -24,5 +24,8 @@ cdef int upload_collect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
 # backend had closed.
 cdef int upload_send(loop_t *loop, web_t *web, exchange_t *x, unsigned size) noexcept nogil
 
+# The head alone, of `size` bytes in web.output, went out with the connect as far as relay.given says.
+cdef int upload_sent(loop_t *loop, web_t *web, exchange_t *x, unsigned size) noexcept nogil
+
 # Goes on sending: what waits, a collected body, a streamed one.
 cdef int upload_pump(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil

@@ -232,6 +232,18 @@ cdef int upload_collect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
 
 # ---- sending -----------------------------------------------------------------------------------
 
+cdef int upload_sent(loop_t *loop, web_t *web, exchange_t *x, unsigned size) noexcept nogil:
+    cdef uint32_t sent = <uint32_t> loop.relay.given
+    x.replayed = 0
+    x.tries += 1
+    backend_counters(loop, x.seek.backend_row).bytes_up += sent
+    if sent < size:
+        if spool_put(&loop.relay, &x.up, web.output + sent, size - sent, UNLIMITED) != SPOOL_OK:
+            return UPLOAD_NO_ROOM
+        return UPLOAD_WAIT
+    return upload_pump(loop, web, x)
+
+
 cdef int upload_send(loop_t *loop, web_t *web, exchange_t *x, unsigned size) noexcept nogil:
     cdef char frame[12]
     cdef uint32_t frame_size = 0

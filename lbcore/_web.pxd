@@ -144,6 +144,7 @@ ctypedef struct exchange_t:
     mark_t agent
     endpoint_t client           # after the word of trusted proxies
     uint32_t method_size
+    uint32_t head_sent          # size of the head that went with the connect
     char id[128]
     char user[64]
 
