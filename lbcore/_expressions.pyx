@@ -163,10 +163,11 @@ def check_pattern(pattern: str) -> str | None:
     cdef size_t offset
     cdef int error
     cdef void *code = pcre2_compile(<PCRE2_SPTR> PyBytes_AS_STRING(raw), len(raw),
-                                          options_of(False), &error, &offset, NULL)
+                                    options_of(False), &error, &offset, NULL)
     if code != NULL:
         pcre2_code_free(code)
         return None
     size = pcre2_get_error_message(error, text, ERROR_ROOM)
-    said = (<bytes> (<char *> text)[:size]).decode("ascii", "replace") if size > 0 else f"error {error}"
-    return f"{said} (at character {len(raw[:offset].decode('utf-8', 'replace')) + 1})"
+    said = (<bytes> (<char *> text)[:size]).decode() if size > 0 else f"error {error}"
+    at = len(raw[:offset].decode("utf-8", "replace")) + 1
+    return f"{said} (at character {at})"

@@ -315,7 +315,9 @@ cdef bint forwarded_stranger(const facts_t *facts, const field_t *field) noexcep
         return False
     if facts.trusted and not field.flags & FIELD_UNDERSCORE:
         return False
-    if begins(name, size, b"x-forwarded-", 12) or (size == 9 and begins(name, size, b"x-real-ip", 9)):
+    if begins(name, size, b"x-forwarded-", 12):
+        return True
+    if size == 9 and begins(name, size, b"x-real-ip", 9):
         return True
     return facts.http.flags & HTTP_REQUEST_ID != 0 and size == 12 \
         and begins(name, size, b"x-request-id", 12)

@@ -3,7 +3,7 @@
 # What is written is what was understood: framing comes from the caller, never from the source, and
 # a field is copied because the parser vouches for it.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -20,7 +20,7 @@ from lbcore._http1 cimport (
     METHOD_PATCH, METHOD_POST, METHOD_PUT, field_t, request_parse, response_parse, trailers_parse,
 )
 from lbcore._plan cimport (
-    HTTP_UNDERSCORES, LISTENER_HTTP, backend_t, listener_http, map_image, plan_header_t,
+    HTTP_UNDERSCORES, LISTENER_HTTP, listener_http, map_image, plan_header_t,
     plan_listeners, plan_pools, pool_backends, route_t, span_t, text_of, unmap_image,
 )
 from lbcore._proxy cimport endpoint_from_sockaddr, endpoint_t, endpoint_text

@@ -4,182 +4,29 @@
 # conditions are tried in turn. The configuration put them in that order (_plan.pxd).
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memcpy, memmove, memset
+from libc.string cimport memcmp, memset
 
 from lbcore._expressions cimport (
     expression_run, expressions_buffer, expressions_free, expressions_groups, expressions_make,
 )
-from lbcore._facts cimport CAPTURES
 from lbcore._http1 cimport (
-    FIELD_UNDERSCORE, FORM_ASTERISK, FORM_AUTHORITY, MAX_FIELDS, METHOD_OPTIONS, field_t, head_t,
-    request_parse, same_text,
+    FIELD_UNDERSCORE, MAX_FIELDS, field_t, head_t, request_parse, same_text,
 )
 from lbcore._plan cimport (
     HTTP_UNDERSCORES, LISTENER_HTTP, MATCH_EQUAL, MATCH_PREFIX, MATCH_PRESENT, PATH_ANY, PATH_EXACT,
     PATH_PREFIX, cidr_t, host_t, listener_http, map_image, match_t, plan_header_t, plan_listeners,
     span_t, text_hash, text_of, text_t, unmap_image,
 )
+from lbcore._path cimport hex_value
 from lbcore._proxy cimport cidr_contains
-from lbcore._template cimport TEMPLATE_TARGET, host_name, template_room, template_write
-from lbcore._writer cimport (
-    lower_byte, put, put_byte, writer_begin, writer_end, writer_t,
-)
+from lbcore._template cimport host_name
+from lbcore._writer cimport lower_byte
 
-from lbcore._expressions import check_pattern
+from lbcore._expressions import check_pattern  # no-cython-lint: what a route asks, one room
 
 cdef enum:
     HOST_ROOM = 256             # longer names are in no DNS: no route has one
     LABELS = 32                 # of a host that are tried against wildcards, from the right
-
-cdef const char *HEX = b"0123456789ABCDEF"
-
-
-# ---- paths -------------------------------------------------------------------------------------
-
-cdef inline int hex_value(uint8_t byte) noexcept nogil:
-    if c'0' <= byte <= c'9':
-        return byte - c'0'
-    byte |= 0x20
-    if c'a' <= byte <= c'f':
-        return byte - c'a' + 10
-    return -1
-
-
-cdef inline bint is_unreserved(int byte) noexcept nogil:
-    return (c'a' <= byte <= c'z' or c'A' <= byte <= c'Z' or c'0' <= byte <= c'9'
-            or byte == c'-' or byte == c'.' or byte == c'_' or byte == c'~')
-
-
-cdef inline uint32_t dots(const char *path, uint32_t size, uint32_t at) noexcept nogil:
-    """1 or 2 when the segment that begins at ``at`` is "." or "..", else 0."""
-    if at == size or path[at] != c'.':
-        return 0
-    if at + 1 == size or path[at + 1] == c'/':
-        return 1
-    if path[at + 1] == c'.' and (at + 2 == size or path[at + 2] == c'/'):
-        return 2
-    return 0
-
-
-cdef bint is_normal(const char *path, uint32_t size) noexcept nogil:
-    """Whether nothing would change. Nearly every path is."""
-    cdef uint32_t i
-    for i in range(size):
-        if path[i] == c'%' or path[i] == c'\\':
-            return False
-        if path[i] == c'/' and i + 1 < size and path[i + 1] == c'.' and dots(path, size, i + 1):
-            return False
-    return True
-
-
-cdef int64_t decode(const char *path, uint32_t size, char *out) noexcept nogil:
-    """Decodes unreserved characters and writes other escapes in upper case. -1: a bad escape."""
-    cdef uint32_t at = 0, made = 0
-    cdef int high, low, byte
-    while at < size:
-        if path[at] != c'%':
-            out[made] = path[at]
-            made += 1
-            at += 1
-            continue
-        if at + 3 > size:
-            return -1
-        high = hex_value(<uint8_t> path[at + 1])
-        low = hex_value(<uint8_t> path[at + 2])
-        if high < 0 or low < 0 or (high == 0 and low == 0):
-            return -1
-        byte = high << 4 | low
-        at += 3
-        if is_unreserved(byte):
-            out[made] = <char> byte
-            made += 1
-        else:
-            out[made] = c'%'
-            out[made + 1] = HEX[high]
-            out[made + 2] = HEX[low]
-            made += 3
-    return made
-
-
-cdef int64_t remove_dots(char *path, uint32_t size, bint strict) noexcept nogil:
-    """Takes dot segments out of a path that begins with a slash, in place (RFC 3986, 5.2.4).
-
-    What climbs above the root is -1 if ``strict``, else stays there.
-    """
-    cdef uint32_t at = 0, made = 0, end, dot
-    cdef const char *slash
-    while at < size:
-        slash = <const char *> memchr(path + at + 1, c'/', size - at - 1)
-        end = <uint32_t> (slash - path) if slash != NULL else size
-        dot = dots(path, size, at + 1)
-        if dot == 0:
-            memmove(path + made, path + at, end - at)
-            made += end - at
-            at = end
-            continue
-        if dot == 2:
-            if made == 0 and strict:
-                return -1
-            while made:
-                made -= 1
-                if path[made] == c'/':
-                    break
-        if end == size:                 # "/a/.." is "/a/"
-            path[made] = c'/'
-            made += 1
-        at = end
-    return made
-
-
-cdef inline bint separates(const char *path, uint32_t size, uint32_t at) noexcept nogil:
-    """Whether somebody who decodes more than we do sees a separator here."""
-    if at >= size or path[at] == c'/' or path[at] == c'\\':
-        return True
-    return at + 3 <= size and (memcmp(path + at, b"%2F", 3) == 0
-                               or memcmp(path + at, b"%5C", 3) == 0)
-
-
-cdef bint climbs(const char *path, uint32_t size) noexcept nogil:
-    """Whether ".." stands between separators of which one is encoded, or a backslash.
-
-    Nobody sends that by accident; an application that decodes it goes where no route let it.
-    """
-    cdef uint32_t i
-    for i in range(1, size):
-        if path[i] == c'.' and i + 1 < size and path[i + 1] == c'.' \
-                and separates(path, size, i + 2) \
-                and (separates(path, size, i - 1) or (i >= 3 and separates(path, size, i - 3))):
-            return True
-    return False
-
-
-cdef bint path_normalize(facts_t *facts, char *scratch) noexcept nogil:
-    cdef const head_t *head = facts.head
-    cdef int64_t size
-    facts.path = facts.base + head.path
-    facts.path_size = head.path_size
-    if head.form == FORM_ASTERISK or head.form == FORM_AUTHORITY:
-        facts.path = facts.base + head.target
-        facts.path_size = 0
-        return True
-    if head.path_size == 0:
-        # http://host: the root, but to OPTIONS the server as a whole (RFC 9112, 3.2.4).
-        facts.path = b"/"
-        facts.path_size = 0 if head.method == METHOD_OPTIONS and head.query == 0 else 1
-        return True
-    if facts.path[0] != c'/':
-        return False
-    if is_normal(facts.path, facts.path_size):
-        return True
-    size = decode(facts.path, facts.path_size, scratch)
-    if size < 0:
-        return False
-    size = remove_dots(scratch, <uint32_t> size, True)
-    if size < 0 or climbs(scratch, <uint32_t> size):
-        return False
-    facts.path = scratch
-    facts.path_size = <uint32_t> size
-    return True
 
 
 # ---- what a path matches -----------------------------------------------------------------------
@@ -408,10 +255,10 @@ cdef bint takes(facts_t *facts, expressions_t *expressions, const route_t *route
 cdef const host_t *host_find(const facts_t *facts, const char *host,
                              uint32_t size) noexcept nogil:
     cdef const host_t *hosts = <const host_t *> (<const char *> facts.plan + facts.http.hosts.at)
-    cdef uint32_t mask = facts.http.hosts.count - 1, at, i
+    cdef uint32_t mask = facts.http.hosts.count - 1, at, _
     cdef uint64_t hash_ = text_hash(host, size)
     at = <uint32_t> hash_ & mask
-    for i in range(facts.http.hosts.count):
+    for _ in range(facts.http.hosts.count):
         if hosts[at].hash == 0:
             return NULL
         if hosts[at].hash == hash_ and hosts[at].host.size == size \
@@ -462,70 +309,7 @@ cdef const route_t *route_find(facts_t *facts, expressions_t *expressions) noexc
     return &routes[facts.http.routes.count - 1]
 
 
-# ---- what is sent on ---------------------------------------------------------------------------
-
-cdef void put_rewritten(const facts_t *facts, writer_t *writer) noexcept nogil:
-    """The path of a rewrite, and "?" if the user's template has a query of its own."""
-    cdef char *start = writer.at
-    cdef char *query
-    cdef uint32_t size, behind
-    cdef int64_t made
-    put_byte(writer, c'/')
-    template_write(facts, facts.route.rewrite, TEMPLATE_TARGET, writer)
-    if writer.full:
-        return
-    if writer.at > start + 1 and start[1] == c'/':
-        memmove(start, start + 1, writer.at - start - 1)
-        writer.at -= 1
-    query = <char *> memchr(start, c'?', writer.at - start)
-    size = <uint32_t> (query - start if query != NULL else writer.at - start)
-    behind = <uint32_t> (writer.at - start) - size
-    made = remove_dots(start, size, False)
-    memmove(start + made, start + size, behind)
-    writer.at = start + made + behind
-
-
-cdef void put_path(const facts_t *facts, writer_t *writer) noexcept nogil:
-    """The path without what strip_prefix takes."""
-    cdef const route_t *route = facts.route
-    cdef uint32_t skip = 0
-    if route != NULL and route.strip_prefix:
-        # What matched may be longer than the prefix: a run of slashes counts as one.
-        skip = route.path.size - route.strip_prefix
-        skip = facts.matched - skip if facts.matched > skip else 0
-    if skip >= facts.path_size or facts.path[skip] != c'/':
-        put_byte(writer, c'/')
-    if skip < facts.path_size:
-        put(writer, facts.path + skip, facts.path_size - skip)
-
-
-cdef uint32_t target_write(const facts_t *facts, char *out, uint32_t room) noexcept nogil:
-    cdef const head_t *head = facts.head
-    cdef writer_t writer
-    writer_begin(&writer, out, room)
-    if head.form == FORM_AUTHORITY:
-        put(&writer, facts.base + head.target, head.target_size)
-        return writer_end(&writer)
-    if facts.path_size == 0:
-        put_byte(&writer, c'*')
-        return writer_end(&writer)
-    if facts.route != NULL and facts.route.rewrite.count:
-        put_rewritten(facts, &writer)
-    else:
-        put_path(facts, &writer)
-    if head.query and not writer.full:
-        put_byte(&writer, c'&' if memchr(out, c'?', writer.at - out) != NULL else c'?')
-        put(&writer, facts.base + head.query, head.query_size)
-    return writer_end(&writer)
-
-
-cdef uint64_t target_room(const facts_t *facts) noexcept nogil:
-    # Two: a slash before it, and the question mark.
-    cdef uint64_t room = 2 + <uint64_t> facts.head.target_size + facts.path_size
-    if facts.route != NULL:
-        room += template_room(facts, facts.route.rewrite)
-    return room
-
+# ---- who may enter -----------------------------------------------------------------------------
 
 cdef bint in_any(const facts_t *facts, span_t networks) noexcept nogil:
     cdef const cidr_t *network = <const cidr_t *> (<const char *> facts.plan + networks.at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from html.parser import HTMLParser
 from http import HTTPStatus
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ PAGES = (PagePlan(0, "html", b"<default>"), PagePlan(503, "text", b"plain 503"),
 
 def answered(status: int, *fields: str, flags: int = 0, retry_after: int = 0,
              route: RoutePlan | None = None, line: str = "GET /",
-             **http: object) -> tuple[bytes, bytes]:
+             **http: Any) -> tuple[bytes, bytes]:
     """Head and body of an answer."""
     routes = (route,) if route else ()
     made = exchange(head_of(line, fields), *routes, **http).answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.support.exchange_lab import (
@@ -27,7 +29,7 @@ def client_of(*fields: str, peer: str | None = PROXY, trusted: tuple[str, ...] =
     return "unix" if made.client is None else "another"
 
 
-def told(name: str, *fields: str, peer: str | None = STRANGER, **http: object) -> str | None:
+def told(name: str, *fields: str, peer: str | None = STRANGER, **http: Any) -> str | None:
     made = exchange(head_of("GET /", fields), peer=peer, **{"trusted": TRUSTED, **http})
     return field_of(made.request(), name)
 

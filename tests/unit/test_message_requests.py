@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lbcore._http1 import Framing
 from lbcore.config.plan import Address, BackendPlan, FieldPlan, PoolPlan, RoutePlan
 from tests.support.exchange_lab import PROXY, exchange, field_of, fields_of, head_of, template
 
-QUIET = {"forwarded": "none", "request_id": False, "via": ""}
+QUIET: dict[str, Any] = {"forwarded": "none", "request_id": False, "via": ""}
 
 
-def sent(*fields: str, line: str = "GET /", host: str = "example.com", **http: object) -> bytes:
+def sent(*fields: str, line: str = "GET /", host: str = "example.com", **http: Any) -> bytes:
     """The head for the backend where lbcore adds nothing of its own."""
     made = exchange(head_of(line, fields, host=host), **{**QUIET, **http}).request()
     assert made is not None
     return made
 
 
-def ruled(*rules: FieldPlan, fields: tuple[str, ...] = (), **http: object) -> bytes | None:
+def ruled(*rules: FieldPlan, fields: tuple[str, ...] = (), **http: Any) -> bytes | None:
     route = RoutePlan("all", pool=0, request_fields=rules)
     return exchange(head_of("GET /a?b=c", fields), route, **{**QUIET, **http}).request()
 
