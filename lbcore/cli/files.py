@@ -11,7 +11,7 @@ from lbcore.cli.options import State, config_option, json_option
 
 if TYPE_CHECKING:
     from lbcore.config import Loaded, Plan
-    from lbcore.config.plan import PoolPlan
+    from lbcore.config.plan import ListenerPlan, PoolPlan
 
 
 @click.command()
@@ -22,13 +22,31 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Check the file alone, not whether this machine could run it.",
 )
+@click.option(
+    "--route",
+    metavar='"METHOD URL"',
+    help='Say which route takes such a request, and why: "GET http://example.com/path".',
+)
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    metavar='"NAME: VALUE"',
+    multiple=True,
+    help="A header field of the request for --route. Can be given several times.",
+)
 @click.pass_obj
-def check(state: State, file_only: bool) -> None:
+def check(state: State, file_only: bool, route: str | None, headers: tuple[str, ...]) -> None:
     """Say everything that is wrong with a configuration.
 
     Also looks whether its addresses are free on this machine and its user exists. Exits with 0
-    when lbcore would start with it, otherwise with 2.
+    when lbcore would start with it, otherwise with 2. With --route, only the file is looked at.
     """
+    if route is not None:
+        _check_route(state, route, headers)
+        return
+    if headers:
+        raise click.UsageError("-H belongs to a request: --route \"GET http://host/path\"")
     from lbcore.cli import print_problems  # noqa: PLC0415
     from lbcore.config import ConfigError, load_file, to_plan  # noqa: PLC0415
 
@@ -79,7 +97,23 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(), indent=2))
 
 
+def _check_route(state: State, text: str, headers: tuple[str, ...]) -> None:
+    from lbcore.cli.routing import explained, lines, parse_request  # noqa: PLC0415
+    from lbcore.config import load_file, to_plan  # noqa: PLC0415
+
+    request = parse_request(text, headers)
+    loaded = load_file(state.config_path())
+    answers = explained(loaded, to_plan(loaded.config), request)
+    if state.json:
+        click.echo(json.dumps({"ok": True, "request": text, "listeners": answers}, indent=2))
+        return
+    for line in (line for answer in answers for line in lines(answer)):
+        click.echo(line)
+
+
 def _answer(loaded: Loaded, plan: Plan) -> dict[str, Any]:
+    from lbcore.config.plan import NO_POOL  # noqa: PLC0415
+
     return {
         "ok": True,
         "file": loaded.source.file,
@@ -89,8 +123,8 @@ def _answer(loaded: Loaded, plan: Plan) -> dict[str, Any]:
             {
                 "name": listener.name,
                 "bind": [str(address) for address in listener.binds],
-                "pool": plan.pools[listener.pool].name,
-            }
+                "pool": None if listener.pool == NO_POOL else plan.pools[listener.pool].name,
+            } | ({"routes": _routes(listener)} if listener.http else {})
             for listener in plan.listeners
         ],
         "pools": [
@@ -108,10 +142,18 @@ def _answer(loaded: Loaded, plan: Plan) -> dict[str, Any]:
 def _summary(file: str, plan: Plan) -> list[str]:
     lines = [f"{file} is good. With it, {_count(plan.workers, 'worker')} would serve:"]
     for listener in plan.listeners:
-        pool = plan.pools[listener.pool]
         binds = ", ".join(str(address) for address in listener.binds)
-        lines.append(f"  {listener.name}: {binds} -> pool {pool.name}, {_pool(pool)}")
+        pools = [f"pool {pool.name}, {_pool(pool)}" for pool in plan.pools_of(listener)]
+        if listener.http and listener.http.routes:
+            lines.append(f"  {listener.name}: {binds} -> {_count(_routes(listener), 'route')}")
+            lines += [f"    -> {pool}" for pool in pools]
+        else:
+            lines.append(f"  {listener.name}: {binds} -> {pools[0]}")
     return lines
+
+
+def _routes(listener: ListenerPlan) -> int:
+    return len({route.name for route in listener.http.routes}) if listener.http else 0
 
 
 def _pool(pool: PoolPlan) -> str:

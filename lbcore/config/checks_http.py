@@ -37,6 +37,7 @@ TCP_LISTENER = ("client_idle_timeout",)
 TCP_POOL = ("server_idle_timeout",)
 INSERT_ONLY = ("secret", "path", "secure", "http_only", "same_site", "max_age")
 PATHS = ("path", "path_exact", "path_regex")
+MATCHING = ("host", *PATHS, "methods", "headers", "query")
 ACTIONS = ("pool", "redirect", "respond")
 POOL_ONLY = (
     "strip_prefix", "rewrite", "request_headers", "retry", "first_byte_timeout", "read_timeout",
@@ -274,7 +275,7 @@ def _respond(path: KeyPath, route: Route) -> Iterator[Finding]:
     if respond.body is not None and respond.file is not None:
         yield Finding((*at, "file"), "the body stands in body already", "keep one of the two",
                       see=(*at, "body"), needs=((*at, "body"),))
-    if respond.file is not None:
+    elif respond.file is not None:
         try:
             files.read(respond.file)
         except BadValue as bad:
@@ -340,7 +341,7 @@ def _unreachable(path: KeyPath, table: list[Route]) -> Iterator[Finding]:
             "merge the two, or make them differ" if same else
             "put the one that asks for more before it",
             see=see,
-            needs=(at, see),
+            needs=tuple((*one, key) for one in (at, see) for key in MATCHING),
         )
 
 

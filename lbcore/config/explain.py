@@ -98,6 +98,11 @@ def model_at(path: KeyPath) -> type[BaseModel] | None:
     return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """The keys of a table as they stand in a file."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
 def explain(error: ErrorDetails, path: KeyPath) -> Explained:
     """What a pydantic error at ``path`` (its location in the file) says to a person."""
     if error["type"] == "extra_forbidden":
@@ -111,7 +116,7 @@ def _unknown_key(path: KeyPath) -> Explained:
     if name in _OTHER_PROTOCOLS:
         return Explained(path, _OTHER_PROTOCOLS[name], "remove this key", path)
     model = model_at(table)
-    known = model.model_fields if model else {}
+    known = keys_of(model) if model else []
     other = _ALSO_KNOWN_AS.get(name)
     close = other if other in known else nearest(name, known)
     if close:
@@ -136,7 +141,7 @@ def _tables() -> list[tuple[str, set[str]]]:
         ("a backend", ("pool", "NAME", "backends", 0)),
     ]
     return [
-        (label, set(model.model_fields)) for label, path in places if (model := model_at(path))
+        (label, set(keys_of(model))) for label, path in places if (model := model_at(path))
     ]
 
 

@@ -181,8 +181,8 @@ class RateLimit(Table):
     )
     by: Annotated[str, as_written(http_values.parse_rate_key)] = key(
         "source",
-        "Who has a limit of their own: source (address of the client; IPv6: its /64), header:NAME "
-        "or cookie:NAME (without it: the source), or route (one for everybody).",
+        "Who has a limit of their own: source (the address of the client), header:NAME or "
+        "cookie:NAME (without it: the source), or route (one for everybody).",
         "key",
     )
 
@@ -486,7 +486,8 @@ class Sticky(Table):
     mode: Literal["insert", "learn"] = key(
         "insert",
         "insert: lbcore sets a signed cookie that names the backend. learn: a cookie that the "
-        "application sets is hashed, and the same value meets the same backend.",
+        "application sets is hashed, and the same value meets the same backend; not always the one "
+        "that set it, so sessions in the memory of one backend need insert.",
         "mode",
     )
     secret: Annotated[str, StringConstraints(min_length=16, max_length=1024)] | None = key(

@@ -16,6 +16,7 @@ from lbcore.config.values import BadValue
 MAX_SIZE = 2**62
 MAX_BURST = 1_000_000
 MAX_PER_SECOND = 100_000         # a request costs whole microseconds: above, rounding would show
+MAX_INTERVAL_US = 2**32 - 1
 MAX_USER = 64                    # bytes of a user's name that workers look at
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
@@ -193,7 +194,10 @@ def parse_rate(text: str) -> tuple[int, int]:
         raise BadValue("a rate of 0 lets nobody in", "deny, or respond with a status, does that")
     if requests > MAX_PER_SECOND * seconds or requests > MAX_BURST:
         raise BadValue(f'"{text}" is more than can be counted', f'at most "{MAX_PER_SECOND}/s"')
-    return requests, seconds * 1_000_000 // requests
+    interval = seconds * 1_000_000 // requests
+    if interval > MAX_INTERVAL_US:
+        raise BadValue(f'"{text}" is less than can be counted', 'at least "1/h"')
+    return requests, interval
 
 
 def rate_plan(requests: str, burst: int | None, by: str) -> RatePlan:

@@ -10,6 +10,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lbcore.config.http_models import (
+    Auth,
+    Condition,
+    FieldRules,
+    RateLimit,
+    Respond,
+    Retry,
+    Route,
+    Sticky,
+)
 from lbcore.config.models import Admin, Backend, Ejection, Health, Listener, Log, Pool, Process
 from lbcore.config.schema import json_schema
 
@@ -18,10 +28,18 @@ _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("[admin]", Admin),
     ("[log]", Log),
     ("[[listener]]", Listener),
+    ("[[listener.route]]", Route),
+    ("conditions on header fields and query parameters", Condition),
+    ("request_headers and response_headers", FieldRules),
+    ("auth", Auth),
+    ("rate_limit", RateLimit),
+    ("retry", Retry),
+    ("respond", Respond),
     ("[pool.NAME]", Pool),
     ("backends of a pool", Backend),
     ("[pool.NAME.health]", Health),
     ("[pool.NAME.ejection]", Ejection),
+    ("[pool.NAME.sticky]", Sticky),
 )
 
 _HEAD = """\
@@ -48,9 +66,20 @@ Schema, with which editors complete and explain keys.
 
 - **Duration**: a string with a unit, such as `"500ms"`, `"1.5s"`, `"5m"`, `"1h"` or `"1d"`; whole
   milliseconds, at most 24 days. `"0"` is allowed where the text says what it means.
+- **Size**: a string with a unit, such as `"512B"`, `"64KiB"`, `"100MiB"` or `"1GiB"`; `kB`, `MB`
+  and `GB` are powers of ten. `"0"` is allowed where the text says what it means.
 - **Address**: `"10.0.0.1:8000"`, `"[fd00::1]:8000"` or `"unix:/run/app.sock"`; a path has at most
   107 bytes. Backends can also be names: `"app.internal:8000"`.
 - **Name**: letters, digits, `-`, `_` and `.`; begins with a letter or digit; at most 63.
+- **Template**: text in which `$client_ip`, `$client_port`, `$host` (without port), `$port` (of the
+  listener), `$method`, `$scheme`, `$path`, `$query`, `$uri` (path and query), `$request_id`,
+  `$listener`, `$route`, `$pool` and `$backend` stand for what they say, `${header.NAME}` and
+  `${cookie.NAME}` for a header field and a cookie of the request. `$1` to `$9` are the groups of
+  `path_regex`, `$tail` is what follows `path`. `${name}` is the same as `$name`, `$$` is a dollar
+  sign. What a request does not have is empty.
+- **Path of a file**: absolute, or relative to the directory of the configuration.
+- Keys whose meaning begins with "http:" or "tcp:" are for listeners of that protocol, and for pools
+  that such listeners use.
 - Keys that are not listed here are errors, and so are keys that have no effect where they stand,
   such as `hash` without `balance = "consistent"`.
 - A wildcard and a single address of the same port collide, such as `"0.0.0.0:80"` and
@@ -96,6 +125,8 @@ def _default(about: dict[str, Any]) -> str:
 def _type(about: dict[str, Any], definitions: dict[str, Any]) -> str:
     if about.get("x-unit") == "table":
         return "table"
+    if about.get("x-unit") in ("duration", "size"):
+        return str(about["x-unit"])
     if "enum" in about or "const" in about:
         words = about.get("enum", [about.get("const")])
         return " or ".join(f"`{json.dumps(word)}`" for word in words)
@@ -115,7 +146,7 @@ def _type(about: dict[str, Any], definitions: dict[str, Any]) -> str:
         case "boolean":
             return "`true` or `false`"
         case _:
-            return "duration" if about.get("x-unit") == "duration" else "string"
+            return "string"
 
 
 def _range(about: dict[str, Any]) -> str:

@@ -92,10 +92,9 @@ def _takes_all(one: RoutePlan, other: RoutePlan) -> bool:
 def _implies(given: MatchPlan, condition: MatchPlan) -> bool:
     if given == condition:
         return True
-    if given.name != condition.name or given.negated:
+    # A field may be there twice: one with this value does not keep another value away.
+    if given.name != condition.name or given.negated or condition.negated:
         return False
-    if condition.negated:
-        return condition.kind == given.kind == "equal" and condition.value != given.value
     if condition.kind == "present":
         return True
     starts = given.kind in ("equal", "prefix") and given.value.startswith(condition.value)

@@ -43,7 +43,10 @@ def _tidy(node: Any) -> Any:
     if isinstance(kinds, list) and {"type": "null"} in kinds:
         rest = [kind for kind in kinds if kind != {"type": "null"}]
         del tidy["anyOf"]
-        tidy |= rest[0] if len(rest) == 1 and "$ref" not in rest[0] else {"allOf": rest}
+        if len(rest) > 1:
+            tidy["anyOf"] = rest
+        else:
+            tidy |= {"allOf": rest} if "$ref" in rest[0] else rest[0]
     if "$ref" in tidy and len(tidy) > 1:     # draft 7 ignores what stands beside a $ref
         tidy["allOf"] = [{"$ref": tidy.pop("$ref")}]
     return tidy
