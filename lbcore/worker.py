@@ -87,6 +87,8 @@ class Worker:
         self.control.settimeout(PATIENCE)       # connections wait meanwhile
         try:
             self.control.sendmsg([packet], ancillary)
+        except (BrokenPipeError, ConnectionResetError):
+            self.control.setblocking(False)     # gone; :meth:`listen` reads what it has still sent
         except OSError:
             self.hang_up()
         else:
@@ -99,7 +101,7 @@ class Worker:
         message = {"op": "log", "level": level, "event": event, **details}
         try:
             self.control.send(json.dumps(message, separators=(",", ":")).encode())
-        except BlockingIOError:
+        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             pass
         except OSError:
             self.hang_up()
@@ -112,6 +114,8 @@ class Worker:
                     self.control, MAX_PACKET, MAX_DESCRIPTORS)
             except BlockingIOError:
                 return
+            except ConnectionResetError:
+                continue        # gone with something of ours unread; what it has sent still comes
             except OSError:
                 packet, descriptors, flags = b"", [], 0
             if not packet:
@@ -153,6 +157,9 @@ class Worker:
                 descriptors = []
             elif op == "plan":
                 pairs = [(int(number), int(listener)) for number, listener in message["sockets"]]
+                silent = [(int(number), int(backlog))
+                          for number, backlog in message.get("listen", [])]
+                self.begin_to_listen(silent)
                 self.loop.apply(descriptors[0], pairs)
                 self.forget_closed()
                 self.say({"op": "applied", "id": request, "version": self.loop.version})
@@ -197,6 +204,19 @@ class Worker:
             self.labels[number] = label
             os.set_blocking(descriptor, False)      # shared with all who hold the socket
             self.loop.add_socket(number, descriptor, family == socket.AF_UNIX)
+
+    def begin_to_listen(self, silent: list[tuple[int, int]]) -> None:
+        """Makes sockets listen, each with its backlog.
+
+        The supervisor does it too, but whoever connects from then on must be served although it
+        may have gone. For one that listens already it is only the backlog once more.
+        """
+        for number, backlog in silent:
+            sock = socket.socket(fileno=self.loop.socket_fd(number))
+            try:
+                sock.listen(backlog)
+            finally:
+                sock.detach()
 
     def forget_closed(self) -> None:
         """Drops the labels of sockets that the loop has closed."""

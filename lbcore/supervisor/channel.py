@@ -74,12 +74,14 @@ class Channel:
             self._loop.add_writer(self._sock.fileno(), self._writable)
 
     async def ask(
-        self, message: Message, descriptors: Sequence[int] = (), timeout: float = 10.0  # noqa: ASYNC109
+        self, message: Message, descriptors: Sequence[int] = (), timeout: float = 10.0,  # noqa: ASYNC109
+        sent: Callable[[], None] = lambda: None,
     ) -> list[tuple[Message, list[int]]]:
         """Sends a request and returns its answers, with the descriptors that came with each.
 
-        Raises WorkerRefused with the worker's text, ChannelClosed when it died before it
-        answered, TimeoutError after ``timeout`` seconds.
+        ``sent`` is called at once, unless the channel is full: what was sent so far then reaches
+        the worker whatever becomes of us. Raises WorkerRefused with the worker's text,
+        ChannelClosed when it died before it answered, TimeoutError after ``timeout`` seconds.
         """
         number = next(self._ids)
         future = self._loop.create_future()
@@ -87,6 +89,8 @@ class Channel:
         self._answers[number] = []
         try:
             self.send(message | {"id": number}, descriptors)
+            if not self._queue:
+                sent()
             async with asyncio.timeout(timeout):
                 await future
             return self._answers[number]

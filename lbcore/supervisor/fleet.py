@@ -2,6 +2,8 @@
 
 Every slot has a task of its own that keeps a worker in it. A worker that leaves its slot on
 purpose (upgrade, fewer workers, shutdown) goes on in ``leaving`` until its process has ended.
+
+While a slot stays without a worker, a neighbour takes what comes to its sockets.
 """
 
 from __future__ import annotations
@@ -10,20 +12,24 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from lbcore._scoreboard import Scoreboard
 from lbcore.config.plan import Plan
 from lbcore.supervisor.access_log import AccessLog
 from lbcore.supervisor.backoff import Backoff
 from lbcore.supervisor.channel import ChannelClosed, Message, WorkerRefused
-from lbcore.supervisor.groups import SocketTable
+from lbcore.supervisor.groups import ListenSocket, SocketTable
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
+from lbcore.supervisor.sockets import listens
 from lbcore.supervisor.worker import Identity, Phase, Place, Worker, spawn
 
 START_TIMEOUT = 20.0         # seconds from exec to ready: an interpreter on a busy machine
 DRAIN_MARGIN = 5.0           # seconds beyond its drain timeout before a worker is killed
+LEND_AFTER = 0.5             # seconds without a worker until a neighbour serves a slot's sockets
 WORKER_FAILURES = (ChannelClosed, WorkerRefused, TimeoutError)
 
 
@@ -38,6 +44,7 @@ class Current:
     version: int
     image: int                           # descriptor of the plan image
     listener_of: dict[str, int]          # bind address -> index into Plan.listeners
+    backlogs: dict[str, int]             # bind address -> backlog of its sockets
 
 
 @dataclass
@@ -50,6 +57,9 @@ class Slot:
     backoff: Backoff = field(default_factory=Backoff)
     error: str = ""                      # why the last start failed
     deaths: int = 0
+    patience: asyncio.TimerHandle | None = None      # runs while there is no worker
+    lent: bool = False                   # a neighbour may serve its sockets
+    taking: bool = False                 # a new worker is about to get them
 
 
 @dataclass
@@ -122,9 +132,10 @@ class Fleet:
         """What workers run from now on; the fleet owns ``image``. See :meth:`distribute`."""
         listener_of = {str(bind): index for index, listener in enumerate(plan.listeners)
                        for bind in listener.binds}
+        backlogs = {bind: plan.listeners[index].backlog for bind, index in listener_of.items()}
         if self.current is not None:
             os.close(self.current.image)
-        self.current = Current(version, image, listener_of)
+        self.current = Current(version, image, listener_of, backlogs)
 
     async def distribute(self) -> list[str]:
         """Brings plan and sockets of all workers in slots up to date.
@@ -133,7 +144,9 @@ class Fleet:
         replaced by a new one.
         """
         self._epoch += 1
-        slots = [slot for slot in self.slots.values() if slot.worker is not None]
+        return await self._bring_up([s for s in self.slots.values() if s.worker is not None])
+
+    async def _bring_up(self, slots: Sequence[Slot]) -> list[str]:
         results = await asyncio.gather(*(self._brought_up(slot.worker) for slot in slots),
                                        return_exceptions=True)
         failures = []
@@ -153,20 +166,29 @@ class Fleet:
         """Sends the worker whatever it lacks until it is as the fleet should be."""
         if worker is not None and worker.place.board != self.board_number:
             raise WorkerRefused("it is of an earlier version that reads another scoreboard")
-        while worker is not None and self._epochs.get(worker) != self._epoch:
-            current, epoch = self.current, self._epoch
-            if current is None:
-                raise RuntimeError("there is no plan yet")
-            sockets = [s for s in self.table.served_by(worker.slot)
-                       if s.bind in current.listener_of]
-            self.access.give(worker)
-            worker.give(sockets, self.table.label)
-            await worker.apply(
-                current.version, current.image,
-                [(s.id, current.listener_of[s.bind]) for s in sockets],
-                self.settings.hang_timeout_ms / 1000,
-            )
-            self._epochs[worker] = epoch
+        if worker is None:
+            return
+        async with worker.changing:
+            while self._epochs.get(worker) != self._epoch:
+                current, epoch = self.current, self._epoch
+                if current is None:
+                    raise RuntimeError("there is no plan yet")
+                sockets = [s for s in self.table.served_by(worker.slot)
+                           if s.bind in current.listener_of]
+                self.access.give(worker)
+                worker.give(sockets, self.table.label)
+                await worker.apply(
+                    current.version, current.image,
+                    [(s.id, current.listener_of[s.bind]) for s in sockets],
+                    [(s.id, current.backlogs[s.bind]) for s in sockets if not listens(s.sock)],
+                    self.settings.hang_timeout_ms / 1000,
+                    partial(self._begin, sockets, current.backlogs),
+                )
+                self._epochs[worker] = epoch
+
+    def _begin(self, sockets: Sequence[ListenSocket], backlogs: dict[str, int]) -> None:
+        with suppress(OSError):      # the worker meets it too, and says so
+            self.table.begin(sockets, backlogs)
 
     # -- slots
 
@@ -185,6 +207,8 @@ class Fleet:
         if slot.task is not None:
             slot.task.cancel()
         slot.task = asyncio.create_task(self._keep(slot), name=f"slot-{slot.index}")
+        if slot.worker is None:
+            self._miss(slot)
 
     async def _keep(self, slot: Slot) -> None:
         while True:
@@ -195,6 +219,7 @@ class Fleet:
             await worker.ended.wait()
             slot.worker = None
             slot.deaths += 1
+            self._miss(slot)
             delay = slot.backoff.died(time.monotonic() - worker.started)
             await self._pause(slot, delay)
 
@@ -202,17 +227,24 @@ class Fleet:
         """One attempt to start a worker in an empty slot."""
         began = time.monotonic()
         try:
-            slot.worker = await self.launch(slot.index)
+            worker = await self.prepare(slot.index)
+            slot.taking = True
+            slot.worker = await self.enlist(worker)
         except LaunchError as error:
             slot.error = str(error)
             if self._standing_down:      # that is why
                 return
             self.log.error("worker.start_failed", slot=slot.index, error=str(error))
             slot.deaths += 1
+            slot.taking = False
+            self._miss(slot)
             await self._pause(slot, slot.backoff.died(time.monotonic() - began))
         else:
             slot.error = ""
+            self._found(slot)
             self._filled.set()
+        finally:
+            slot.taking = False
 
     async def when_complete(self) -> None:
         """Waits until every slot has a serving worker."""
@@ -224,6 +256,8 @@ class Fleet:
         if delay:
             self.log.warning("worker.backoff", message="workers of this slot keep ending",
                              slot=slot.index, delay=f"{delay:g}s")
+            if delay >= LEND_AFTER:
+                self._lend(slot)
             await asyncio.sleep(delay)
 
     async def launch(self, index: int) -> Worker:
@@ -259,6 +293,8 @@ class Fleet:
 
     async def enlist(self, worker: Worker) -> Worker:
         """Gives a ready worker its plan and sockets. Raises LaunchError."""
+        for member in self.table.of_slots([worker.slot]):
+            member.server = worker.slot      # whoever served it meanwhile is told when this works
         try:
             await self._brought_up(worker)
         except WORKER_FAILURES as error:
@@ -292,6 +328,7 @@ class Fleet:
             return
         old, slot.worker = slot.worker, new
         self.keep(slot)
+        self._found(slot)
         if old is not None:
             self.dismiss(old)
 
@@ -307,12 +344,78 @@ class Fleet:
         slot = self.slots.pop(index)
         if slot.task is not None:
             slot.task.cancel()
+        if slot.patience is not None:
+            slot.patience.cancel()
         return slot.worker
 
     def occupy(self, index: int, worker: Worker | None) -> None:
         """Makes a slot with a worker that runs already, or one that has yet to be started."""
         slot = self.slots[index] = Slot(index, worker)
         self.keep(slot)
+
+    # -- slots without a worker
+
+    def neighbour(self, index: int, count: int) -> int:
+        """The slot below ``count`` that serves what ``index`` does not: ``index`` where nobody can.
+        """
+        for step in range(count):
+            slot = self.slots.get((index - step) % count)
+            if (slot is not None and slot.worker is not None
+                    and slot.worker.place.board == self.board_number):
+                return slot.index
+        return index % count
+
+    def _miss(self, slot: Slot) -> None:
+        """From now on a slot is without a worker."""
+        if slot.lent:
+            self._lend(slot)             # its sockets were meant for the worker that did not start
+        elif slot.patience is None:
+            slot.patience = asyncio.get_running_loop().call_later(LEND_AFTER, self._lend, slot)
+
+    def _lend(self, slot: Slot) -> None:
+        """Lets a neighbour take what is queued, and no more come, until the slot has a worker."""
+        if slot.patience is not None:
+            slot.patience.cancel()
+            slot.patience = None
+        if self._standing_down or slot.worker is not None or slot.taking:
+            return
+        slot.lent = True
+        waiting = [m for m in self.table if m.server == slot.index and listens(m.sock)]
+        other = self.slots.get(self.neighbour(slot.index, len(self.slots)))
+        if other is None or other.worker is None or not waiting:
+            return
+        for member in waiting:
+            member.server = other.index
+        with suppress(OSError):          # a kernel without filters: the neighbour serves more
+            self.table.avoid([slot.index])
+        self.log.warning("worker.slot_lent", message="another worker serves its connections",
+                         slot=slot.index, to=other.index)
+        self._background(self._update([other]))
+
+    def _found(self, slot: Slot) -> None:
+        """A slot has a worker again, which serves all that is the slot's."""
+        if slot.patience is not None:
+            slot.patience.cancel()
+            slot.patience = None
+        if slot.lent:
+            slot.lent = False
+            ours = self.table.of_slots([slot.index])
+            for member in ours:
+                member.server = slot.index
+            with suppress(OSError):
+                self.table.welcome([slot.index])
+            numbers = {member.id for member in ours}
+            self._background(self._update(
+                [s for s in self.slots.values()
+                 if s.worker is not None and (s is slot or s.worker.given & numbers)]))
+        for other in self.slots.values():
+            if other.lent:               # there was nobody to lend to, perhaps
+                self._lend(other)
+
+    async def _update(self, slots: Sequence[Slot]) -> None:
+        """Tells the workers of these slots who serves which socket now."""
+        self._epoch += 1
+        await self._bring_up(slots)
 
     # -- leaving
 
@@ -339,6 +442,8 @@ class Fleet:
             if slot.task is not None:
                 slot.task.cancel()
                 slot.task = None
+            if slot.patience is not None:
+                slot.patience.cancel()
         for task in self._tasks:
             task.cancel()
 

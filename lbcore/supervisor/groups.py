@@ -5,23 +5,27 @@ address's group. The kernel keeps the members of a group in an array in the orde
 began to listen, and moves the last one into the hole when one is closed. A Group repeats that
 array, so that connections can be steered away from a socket before it is closed. A unix bind has
 a single socket that all slots share.
+
+A socket listens only once a worker holds it too: what is queued in it then outlives the supervisor.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lbcore.config.plan import Address, ListenerPlan, Plan
 from lbcore.supervisor import reuseport
-from lbcore.supervisor.sockets import apply_options, open_tcp, open_unix
+from lbcore.supervisor.sockets import apply_options, listens, open_tcp, open_unix
 
 SHARED = -1      # the slot of a socket that all slots serve
+NOBODY = -2      # serves a socket that is about to be closed
 
 
 @dataclass(eq=False)
@@ -32,8 +36,8 @@ class ListenSocket:
     bind: str                    # the bind address as text: what identifies a group
     slot: int                    # SHARED for unix sockets
     sock: socket.socket
-    server: int                  # the slot whose worker serves it; other than ``slot`` only
-                                 # while the number of workers shrinks
+    server: int                  # the slot whose worker serves it; another than ``slot`` while
+                                 # the number of workers shrinks, or that slot has no worker
 
 
 @dataclass
@@ -41,7 +45,8 @@ class Group:
     """All sockets of one bind address."""
 
     bind: Address
-    members: list[ListenSocket] = field(default_factory=list)   # in the kernel's order
+    members: list[ListenSocket] = field(default_factory=list)   # that listen, in kernel's order
+    silent: list[ListenSocket] = field(default_factory=list)    # bound, and not listening yet
     ordered: bool = True         # False: the kernel's order is not known (after a takeover)
 
     @property
@@ -51,15 +56,36 @@ class Group:
 
     def of_slot(self, slot: int) -> ListenSocket | None:
         """The socket that belongs to a slot."""
-        return next((m for m in self.members if m.slot in (slot, SHARED)), None)
+        return next((m for m in self if m.slot in (slot, SHARED)), None)
+
+    def add(self, member: ListenSocket) -> None:
+        """Takes a socket in, the last of those that listen."""
+        (self.members if listens(member.sock) else self.silent).append(member)
+
+    def look(self) -> None:
+        """Notes which sockets have begun to listen, which a worker may have made them do."""
+        begun = [m for m in self.silent if listens(m.sock)]
+        if len(begun) > 1:
+            self.ordered = False
+        for member in begun:
+            self.silent.remove(member)
+            self.members.append(member)
 
     def drop(self, member: ListenSocket) -> None:
         """Closes our descriptor of a member and forgets it."""
-        place = self.members.index(member)
-        last = self.members.pop()
-        if last is not member:
-            self.members[place] = last
+        self.look()
+        if member in self.silent:
+            self.silent.remove(member)
+        else:
+            place = self.members.index(member)
+            last = self.members.pop()
+            if last is not member:
+                self.members[place] = last
         member.sock.close()
+
+    def __iter__(self) -> Iterator[ListenSocket]:
+        yield from self.members
+        yield from self.silent
 
 
 class SocketTable:
@@ -67,12 +93,14 @@ class SocketTable:
 
     def __init__(self, first_id: int = 1) -> None:
         self.groups: dict[str, Group] = {}
+        self.avoided: set[int] = set()       # slots to whose sockets no new connection is to come
         self._ids = itertools.count(first_id)
 
     def open_missing(self, plan: Plan, slots: Iterable[int]) -> list[ListenSocket]:
         """Makes the sockets that ``plan`` needs for these slots and that do not exist yet.
 
-        Returns what it made. Raises BindError, in which case nothing was made.
+        Returns what it made; none of it listens, see :meth:`begin`. Raises BindError, in which
+        case nothing was made.
         """
         made: list[ListenSocket] = []
         try:
@@ -95,9 +123,24 @@ class SocketTable:
                 continue
             sock = open_tcp(bind, listener) if group.tcp else open_unix(bind, listener)
             member = ListenSocket(next(self._ids), key, slot, sock, slot)
-            group.members.append(member)
+            group.add(member)
             self.groups[key] = group
             made.append(member)
+
+    def begin(self, members: Iterable[ListenSocket], backlogs: Mapping[str, int]) -> None:
+        """Makes sockets listen, each with the backlog of its bind; a worker must hold them.
+
+        The worker does the same when it comes to it. We do not wait for that: one after the other
+        from here, they begin in an order that we know. Raises OSError.
+        """
+        for member in members:
+            group = self.groups[member.bind]
+            group.look()             # a worker's own doing comes before what we do now
+            if member in group.silent:
+                member.sock.listen(backlogs[member.bind])
+                group.look()
+                if self.avoided:
+                    self.steer()     # the program in force does not know of the new one
 
     @staticmethod
     def slot_in(label: str) -> int:
@@ -107,25 +150,30 @@ class SocketTable:
     def adopt(self, label: str, sock: socket.socket) -> ListenSocket | None:
         """Takes over a listening socket of a supervisor that is gone.
 
-        Returns None, and closes the descriptor, if its place is taken: several workers hold the
-        same socket. Members must be adopted in the order of their slots.
+        Returns None, and closes the descriptor, if we have it already: several workers may hold
+        the same socket. Members must be adopted in the order of their slots.
         """
         said = json.loads(label)
         slot, bind = int(said["slot"]), address_of(said)
         group = self.groups.setdefault(str(bind), Group(bind))
-        if group.of_slot(slot) is not None:
+        if any(same_socket(member.sock, sock) for member in group):
             sock.close()
             return None
-        if slot not in (SHARED, len(group.members)) or not said.get("ordered", False):
+        if group.of_slot(slot) is not None:
+            # Another one of that slot, which somebody still serves: it must not be closed before
+            # it is empty, so it gets a place of its own, as of a slot that goes away.
+            slot = 1 + max(member.slot for member in group)
+            group.ordered = False
+        elif listens(sock) and (slot not in (SHARED, len(group.members))
+                                or not said.get("ordered", False)):
             group.ordered = False
         member = ListenSocket(next(self._ids), str(bind), slot, sock, slot)
-        group.members.append(member)
+        group.add(member)
         return member
 
     def restore(self, member: ListenSocket, bind: Address, ordered: bool) -> None:
         """Puts a socket that came over an exec back into its place."""
-        group = self.groups.setdefault(str(bind), Group(bind, ordered=ordered))
-        group.members.append(member)
+        self.groups.setdefault(str(bind), Group(bind, ordered=ordered)).add(member)
 
     def label(self, member: ListenSocket) -> str:
         """What whoever adopts the socket has to know, as JSON."""
@@ -169,7 +217,7 @@ class SocketTable:
         for member in members:
             group = self.groups[member.bind]
             group.drop(member)
-            if not group.members:
+            if not any(group):
                 del self.groups[member.bind]
             path = group.bind.path
             if unlink and path and not path.startswith("@"):
@@ -185,18 +233,29 @@ class SocketTable:
                         reuseport.deafen(member.sock)
         self.close(list(self))
 
-    def steer_away_from(self, slots: Iterable[int]) -> None:
-        """No new connection comes to the sockets of these slots any more. Raises OSError."""
-        leaving = set(slots)
-        for group in self.groups.values():
-            staying = [n for n, m in enumerate(group.members) if m.slot not in leaving]
-            if group.tcp and group.ordered and staying:
-                reuseport.steer(group.members[0].sock, staying)
+    def avoid(self, slots: Iterable[int]) -> None:
+        """No new connection comes to the sockets of these slots any more. Raises OSError.
 
-    def unsteer(self) -> None:
-        """The kernel chooses among all sockets again."""
+        Not so in groups whose order is not known, or where no other socket would be left.
+        """
+        self.avoided |= set(slots)
+        self.steer()
+
+    def welcome(self, slots: Iterable[int]) -> None:
+        """The kernel chooses among these slots' sockets too again. Raises OSError."""
+        self.avoided -= set(slots)
+        self.steer()
+
+    def steer(self) -> None:
+        """Makes the kernel choose as we want it to, whatever it did before. Raises OSError."""
         for group in self.groups.values():
-            if group.tcp and group.members:
+            group.look()
+            if not group.tcp or not group.members:
+                continue
+            staying = [n for n, m in enumerate(group.members) if m.slot not in self.avoided]
+            if group.ordered and 0 < len(staying) < len(group.members):
+                reuseport.steer(group.members[0].sock, staying)
+            else:
                 reuseport.unsteer(group.members[0].sock)
 
     def update_options(self, plan: Plan) -> None:
@@ -204,7 +263,7 @@ class SocketTable:
         for listener in plan.listeners:
             for bind in listener.binds:
                 group = self.groups[str(bind)]
-                for member in group.members:
+                for member in group:
                     apply_options(member.sock, listener)
                 if group.bind.path and not group.bind.path.startswith("@"):
                     with suppress(OSError):
@@ -212,7 +271,12 @@ class SocketTable:
 
     def __iter__(self) -> Iterator[ListenSocket]:
         for group in self.groups.values():
-            yield from group.members
+            yield from group
+
+
+def same_socket(one: socket.socket, other: socket.socket) -> bool:
+    """Whether two descriptors are of one socket."""
+    return os.fstat(one.fileno()).st_ino == os.fstat(other.fileno()).st_ino
 
 
 def address_of(said: dict[str, object]) -> Address:

@@ -12,7 +12,7 @@ import socket
 
 from lbcore.config.plan import Plan
 from lbcore.supervisor.fleet import WORKER_FAILURES, Fleet, LaunchError
-from lbcore.supervisor.groups import ListenSocket
+from lbcore.supervisor.groups import NOBODY, ListenSocket
 
 # A handshake that began before the steering ends up in the old socket's queue. One second covers
 # a round trip and one repeated SYN-ACK.
@@ -22,7 +22,7 @@ HANDSHAKE_GRACE = 1.0
 async def grow(fleet: Fleet, plan: Plan, count: int) -> None:
     """Adds slots up to ``count``. Raises LaunchError or BindError; then nothing has changed."""
     fresh = range(len(fleet.slots), count)
-    # Processes first, sockets second: a socket takes connections as soon as it listens.
+    # Processes first: what can fail with them leaves no socket behind.
     results = await asyncio.gather(*(fleet.prepare(index) for index in fresh),
                                    return_exceptions=True)
     workers = [r for r in results if not isinstance(r, BaseException)]
@@ -35,8 +35,6 @@ async def grow(fleet: Fleet, plan: Plan, count: int) -> None:
         for worker in workers:
             worker.kill("no longer wanted")
         raise
-    for member in fleet.table.of_slots(fresh):
-        member.server = member.slot
     for worker in workers:
         try:
             fleet.occupy(worker.slot, await fleet.enlist(worker))
@@ -44,13 +42,13 @@ async def grow(fleet: Fleet, plan: Plan, count: int) -> None:
             fleet.log.error("worker.start_failed", slot=worker.slot, error=str(error))
             fleet.occupy(worker.slot, None)
     await fleet.distribute()     # sockets that a neighbour served for an earlier, smaller fleet
-    fleet.table.unsteer()
+    fleet.table.welcome(fresh)
 
 
 async def shrink(fleet: Fleet, count: int) -> None:
     """Gives up the slots from ``count`` on; their workers drain."""
     leaving = sorted(index for index in fleet.slots if index >= count)
-    fleet.table.steer_away_from(leaving)
+    fleet.table.avoid(leaving)
     hand_over(fleet, count)
     await fleet.distribute()
     for index in leaving:
@@ -67,14 +65,17 @@ async def shrink(fleet: Fleet, count: int) -> None:
         except WORKER_FAILURES as error:
             worker.kill(f"did not release its sockets: {error}")
         fleet.dismiss(worker)
-    await close_surplus(fleet, count)
+    hand_over(fleet, count)      # once more: one that served for others may have ended meanwhile
+    await fleet.distribute()
+    if not fleet.orphans:        # they serve these sockets too, until all are relieved at once
+        await close_surplus(fleet, count)
 
 
 def hand_over(fleet: Fleet, count: int) -> None:
-    """Assigns the sockets of slots from ``count`` on to the workers below; tells nobody yet."""
+    """Assigns what slots from ``count`` on serve to the workers below; tells nobody yet."""
     for member in fleet.table:
-        if member.slot >= count:
-            member.server = member.slot % count
+        if member.slot >= count or member.server >= count:
+            member.server = fleet.neighbour(member.slot, count)
 
 
 def stop_deferring(member: ListenSocket) -> float:
@@ -103,13 +104,11 @@ async def close_surplus(fleet: Fleet, count: int) -> None:
     """
     closing = [m for m in fleet.table
                if m.slot >= count and fleet.table.groups[m.bind].ordered]
-    if not closing:
-        return
-    fleet.table.steer_away_from({m.slot for m in closing})
-    await asyncio.sleep(max(stop_deferring(m) for m in closing))
-    nobody = -2
-    for member in closing:
-        member.server = nobody
-    await fleet.distribute()     # the workers accept what is queued and close
-    fleet.table.close(sorted(closing, key=lambda m: -m.slot))
-    fleet.table.unsteer()
+    if closing:
+        fleet.table.avoid({m.slot for m in closing})
+        await asyncio.sleep(max(stop_deferring(m) for m in closing))
+        for member in closing:
+            member.server = NOBODY
+        await fleet.distribute()     # the workers accept what is queued and close
+        fleet.table.close(sorted(closing, key=lambda m: -m.slot))
+    fleet.table.welcome([slot for slot in fleet.table.avoided if slot >= count])

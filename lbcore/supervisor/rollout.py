@@ -127,9 +127,12 @@ class Rollout:
         await self.let_go()
         return failures
 
-    async def let_go(self) -> None:
-        """Closes sockets and ends demonstration backends that are not in the plan any more."""
-        if self.plan is not None:
+    async def let_go(self, *, of_orphans_too: bool = False) -> None:
+        """Closes sockets and ends demonstration backends that are not in the plan any more.
+
+        Workers of an earlier supervisor may serve both until they are relieved.
+        """
+        if self.plan is not None and (of_orphans_too or not self.fleet.orphans):
             self.table.close(self.table.retired_by(self.plan))
             await self.demos.forget_others(self.plan)
 

@@ -1,5 +1,8 @@
 """Making listening sockets: options, permissions, and what to say when a bind fails.
 
+They are bound here and do not listen yet: what is queued in a socket dies with the last process
+that holds it, so a socket begins to listen when a worker has it (``SocketTable.begin``).
+
 Who is in the way of an address is ``lbcore.config.host``'s to find out, before we come here.
 """
 
@@ -23,7 +26,7 @@ class BindError(Exception):
 
 
 def open_tcp(bind: Address, plan: ListenerPlan) -> socket.socket:
-    """One more listening socket in the SO_REUSEPORT group of ``bind``. Raises BindError."""
+    """One more socket for the SO_REUSEPORT group of ``bind``. Raises BindError."""
     family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -44,7 +47,7 @@ def open_tcp(bind: Address, plan: ListenerPlan) -> socket.socket:
 
 
 def apply_options(sock: socket.socket, plan: ListenerPlan) -> None:
-    """Sets what accepted connections inherit, and the backlog; works on live sockets too."""
+    """Sets what accepted connections inherit, and the backlog of a socket that listens."""
     if sock.family != socket.AF_UNIX:
         tcp = socket.IPPROTO_TCP
         sock.setsockopt(tcp, socket.TCP_NODELAY, 1)
@@ -57,11 +60,17 @@ def apply_options(sock: socket.socket, plan: ListenerPlan) -> None:
         sock.setsockopt(tcp, socket.TCP_DEFER_ACCEPT, defer)
         sock.setsockopt(tcp, socket.TCP_FASTOPEN, plan.fastopen)
         sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, plan.tcp_user_timeout_ms)
-    sock.listen(plan.backlog)
+    if listens(sock):
+        sock.listen(plan.backlog)
+
+
+def listens(sock: socket.socket) -> bool:
+    """Whether a socket listens, whichever process that holds it made it do so."""
+    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
 
 
 def open_unix(bind: Address, plan: ListenerPlan) -> socket.socket:
-    """A listening unix socket; a file left behind by a dead process is replaced.
+    """A unix socket that can listen; a file left behind by a dead process is replaced.
 
     Raises BindError when somebody listens there or the path cannot be used.
     """
@@ -74,7 +83,6 @@ def open_unix(bind: Address, plan: ListenerPlan) -> socket.socket:
         sock.bind(name)
         if not abstract:
             Path(bind.path).chmod(plan.unix_mode)
-        sock.listen(plan.backlog)
     except OSError as error:
         sock.close()
         raise BindError(_explain(bind, plan, error)) from error
@@ -113,7 +121,9 @@ def open_admin(address: Address) -> socket.socket:
     """The listening socket of the admin address. Raises BindError."""
     plan = ListenerPlan("admin", (address,), 0, backlog=64, unix_mode=0o600)
     if address.path:
-        return open_unix(address, plan)
+        sock = open_unix(address, plan)
+        sock.listen(plan.backlog)
+        return sock
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:

@@ -148,7 +148,7 @@ class Supervisor:
         await self.admin.start(self.admin_socket)
         self._announce(plan)
         if orphans:
-            self.spawn(self._relieve([orphan.worker for orphan in orphans]))
+            self.spawn(self.relieve())
 
     def begin(self) -> None:
         """Starts what goes on for as long as the instance lives."""
@@ -171,17 +171,18 @@ class Supervisor:
                     with suppress(OSError):      # nobody reads our standard output
                         print(f"try:  {_curl(bind.host, bind.port, bind.path)}", flush=True)
 
-    async def _relieve(self, orphans: list[Any]) -> None:
+    async def relieve(self) -> None:
         """Lets the workers of an earlier supervisor go once every slot has one of ours."""
         await self.fleet.when_complete()
         async with self.changing:
             # Their copies are the last of sockets that no listener of ours wants.
             retired = self.table.retired_by(self.plan)
-            await self.rollout.let_go()
+            orphans = list(self.fleet.orphans)
+            await self.rollout.let_go(of_orphans_too=True)
             for worker in orphans:
                 self.fleet.dismiss(worker, sweep=bool(retired))
-            await resize.close_surplus(self.fleet, self.workers_wanted)
-            self.table.unsteer()
+            await resize.close_surplus(self.fleet, len(self.fleet.slots))
+            self.table.steer()
 
     # -- life
 

@@ -164,13 +164,14 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
         "health": supervisor.monitor.export(),
         "sockets": [{"id": member.id, "bind": asdict(group.bind), "slot": member.slot,
                      "server": member.server, "fd": passed(member.sock.fileno())}
-                    for group in table.groups.values() for member in group.members],
+                    for group in table.groups.values() for member in group],
+        "avoided": sorted(table.avoided),
         "unordered": [bind for bind, group in table.groups.items() if not group.ordered],
         "slots": len(fleet.slots),
         "workers": [{"pid": w.pid, "slot": w.slot, "seat": w.place.seat, "board": w.place.board,
                      "door": str(w.place.door), "phase": w.phase.value, "version": w.version,
                      "given": sorted(w.given), "started": w.started, "in_slot": seated.get(w, -1),
-                     "deadline": fleet.leaving.get(w),
+                     "deadline": fleet.leaving.get(w), "orphan": w in fleet.orphans,
                      "control": passed(w.channel.fileno()) if w.channel is not None else -1,
                      "unsent": [[text, [passed(fd) for fd in fds]] for text, fds in
                                 (w.channel.unsent() if w.channel is not None else [])]}
@@ -235,7 +236,7 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
     supervisor.use_settings(plan)
     fleet.access.restore(state.get("access_log"), plan.log)
     for index in range(state["slots"]):
-        fleet.slots[index] = Slot(index)
+        fleet.slots[index] = Slot(index, lent=index in supervisor.table.avoided)
     for entry in state["workers"]:
         _worker(supervisor, entry)
     rollout.version = state["plan_version"]
@@ -257,6 +258,8 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
         await supervisor.admin.start(supervisor.admin_socket)
     supervisor.upgraded = {"state": "running"}
     supervisor.spawn(_replace_workers(supervisor))
+    if fleet.orphans:
+        supervisor.spawn(supervisor.relieve())
 
 
 async def _replace_workers(supervisor: Supervisor) -> None:
@@ -307,6 +310,8 @@ def _worker(supervisor: Supervisor, entry: Json) -> None:
         fleet.slots[entry["in_slot"]].worker = worker
     elif entry["deadline"] is not None:
         fleet.leaving[worker] = entry["deadline"]
+    elif entry.get("orphan"):
+        fleet.orphans.add(worker)
     else:                            # it was starting when we were replaced
         fleet.starting.add(worker)
         worker.kill("no longer wanted")
@@ -330,6 +335,7 @@ def _sockets(state: Json) -> SocketTable:
         member = ListenSocket(entry["id"], str(bind), entry["slot"], _socket(entry["fd"]),
                               entry["server"])
         table.restore(member, bind, str(bind) not in state["unordered"])
+    table.avoided = set(state.get("avoided", ()))
     return table
 
 

@@ -62,6 +62,7 @@ class Worker(Process):
         self.version = 0                     # of the plan it has applied
         self.given: set[int] = set()         # ids of sockets it has received
         self.channel: Channel | None = None
+        self.changing = asyncio.Lock()       # held while it is brought to plan and sockets
         self._ready = asyncio.Event()
         self._on_event = on_event
         self._on_ended = on_ended
@@ -100,22 +101,27 @@ class Worker(Process):
         self.given.update(s.id for s in new)
 
     async def apply(
-        self, version: int, image: int, sockets: Sequence[tuple[int, int]], timeout: float  # noqa: ASYNC109
+        self, version: int, image: int, sockets: Sequence[tuple[int, int]],
+        listen: Sequence[tuple[int, int]], timeout: float, sent: Callable[[], None],  # noqa: ASYNC109
     ) -> None:
         """Swaps the worker's plan; ``sockets`` are (id, listener index) pairs.
 
-        Raises WorkerRefused, ChannelClosed or TimeoutError.
+        ``listen`` are (id, backlog) pairs of sockets that do not listen yet. ``sent`` is called as
+        soon as the worker will do all of this even if nobody asks for it again. Raises
+        WorkerRefused, ChannelClosed or TimeoutError.
         """
         await self._ask(
-            {"op": "plan", "version": version, "sockets": [list(pair) for pair in sockets]},
-            [image], timeout,
+            {"op": "plan", "version": version, "sockets": [list(pair) for pair in sockets],
+             "listen": [list(pair) for pair in listen]},
+            [image], timeout, sent,
         )
         self.version = version
         self.given &= {number for number, _ in sockets}     # it has closed the others
 
     async def release(self, sockets: Sequence[ListenSocket], timeout: float) -> None:  # noqa: ASYNC109
         """Makes the worker close sockets that somebody else serves. Raises like :meth:`apply`."""
-        await self._ask({"op": "release", "sockets": [s.id for s in sockets]}, (), timeout)
+        await self._ask({"op": "release", "sockets": [s.id for s in sockets]}, (), timeout,
+                        lambda: None)
         self.given -= {s.id for s in sockets}
 
     def drain(self, timeout_ms: int, sweep: bool) -> None:
@@ -146,10 +152,13 @@ class Worker(Process):
         if self.channel is not None:
             self.channel.close()
 
-    async def _ask(self, message: Message, descriptors: Sequence[int], timeout: float) -> None:  # noqa: ASYNC109
+    async def _ask(
+        self, message: Message, descriptors: Sequence[int], timeout: float,  # noqa: ASYNC109
+        sent: Callable[[], None],
+    ) -> None:
         if self.channel is None:
             raise ChannelClosed("the worker has no control channel")
-        await self.channel.ask(message, descriptors, timeout)
+        await self.channel.ask(message, descriptors, timeout, sent)
 
     def _heard(self, message: Message) -> None:
         if message.get("op") == "ready":

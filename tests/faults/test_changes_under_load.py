@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ import pytest
 from lbcore.admin.client import AdminError
 from tests.support.echo import Backends
 from tests.support.faults import times
-from tests.support.instance import ROOT, Instance, instance, resident, until
+from tests.support.instance import Instance, instance, resident, until
 from tests.support.load import Load, LongLived
+from tests.support.tree import Tree
 
 MIB = 1 << 20
 
@@ -172,22 +172,6 @@ def test_bad_file_at_reload_leaves_everything_as_it_is(lb: Instance) -> None:
 
 
 # ---- upgrades that fail ------------------------------------------------------------------------
-
-class Tree:
-    """A copy of lbcore that a test may break and mend under a running instance."""
-
-    def __init__(self, directory: Path) -> None:
-        self.root = directory
-        shutil.copytree(ROOT / "lbcore", directory / "lbcore",
-                        ignore=shutil.ignore_patterns("*.c", "*.pyx", "__pycache__"))
-
-    def replace(self, name: str, old: str, new: str) -> None:
-        """Changes the text of one module."""
-        path = self.root / "lbcore" / name
-        text = path.read_text()
-        assert old in text, f"{name} has changed: the test must too"
-        path.write_text(text.replace(old, new))
-
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:

@@ -282,6 +282,79 @@ def test_a_socket_that_does_not_listen_does_not_keep_the_worker_busy(lab: Lab) -
     ask(client)
 
 
+def bound() -> socket.socket:
+    """A socket that could listen."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    return sock
+
+
+def test_a_socket_listens_from_the_moment_the_worker_serves_it(lab: Lab) -> None:
+    echo = lab.echo()
+    lab.serve(pool(echo))
+    fresh = bound()
+    number = lab.worker.add_listener(fresh)
+    image = lab.worker.image([lab.listeners[0]], [pool(echo)])
+    with pytest.raises(ConnectionRefusedError):
+        lab.keep(socket.create_connection(fresh.getsockname()))
+    lab.worker.send({"op": "plan", "id": 1, "version": 9, "sockets": [[number, 0]],
+                     "listen": [[number, 64]]}, [image])
+    os.close(image)
+    assert lab.worker.receive()["op"] == "applied"
+    ask(lab.keep(socket.create_connection(fresh.getsockname())))
+
+
+def test_a_plan_with_a_socket_that_cannot_listen_is_answered_and_changes_nothing(lab: Lab) -> None:
+    """Somebody else began to listen there after it was bound."""
+    echo = lab.echo()
+    lab.serve(pool(echo))
+    fresh = bound()
+    rival = lab.keep(socket.socket())
+    rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    rival.bind(fresh.getsockname())
+    rival.listen()
+    number = lab.worker.add_listener(fresh)
+    image = lab.worker.image([lab.listeners[0]], [pool(echo)])
+    lab.worker.send({"op": "plan", "id": 1, "version": 9, "sockets": [[number, 0]],
+                     "listen": [[number, 64]]}, [image])
+    os.close(image)
+    answer = lab.worker.receive()
+    assert answer["op"] == "error"
+    assert "in use" in answer["error"]
+    ask(lab.connect())
+
+
+def test_what_a_supervisor_sent_before_it_died_is_done_though_it_left_answers_unread(
+        lab: Lab) -> None:
+    """Listening sockets may be in what is still unread, and nobody else may hold them."""
+    echo = lab.echo()
+    lab.serve(pool(echo))
+    worker = lab.worker
+    worker.send({"op": "nonsense", "id": 1})
+    assert worker.control_closed(PATIENCE)      # readable: the answer, which nobody will read
+    fresh = bound()
+    address = fresh.getsockname()
+    image = worker.image([lab.listeners[0]], [pool(echo)])
+    os.kill(worker.process.pid, signal.SIGSTOP)
+    number = worker.add_listener(fresh)
+    worker.send({"op": "plan", "id": 2, "version": 9, "sockets": [[number, 0]],
+                 "listen": [[number, 64]]}, [image])
+    os.close(image)
+    worker.sockets.pop(number).close()
+    worker.control.close()
+    os.kill(worker.process.pid, signal.SIGCONT)
+
+    def served() -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            ask(lab.keep(socket.create_connection(address)))
+            return True
+        return False
+
+    until(served)
+
+
 # ---- the end -------------------------------------------------------------------------------------
 
 def gone(lab: Lab) -> int:

@@ -12,7 +12,7 @@ import pytest
 from lbcore.config.plan import Address, ListenerPlan, LogPlan, Plan, PoolPlan
 from lbcore.supervisor import reuseport
 from lbcore.supervisor.groups import SHARED, SocketTable
-from lbcore.supervisor.sockets import BindError, open_tcp, open_unix
+from lbcore.supervisor.sockets import BindError, listens, open_tcp, open_unix
 from tests.support.lbcore_lab import free_port
 
 
@@ -26,6 +26,13 @@ def table() -> Iterator[SocketTable]:
     table = SocketTable()
     yield table
     table.close_all()
+
+
+def listening(table: SocketTable, plan: Plan, slots: range) -> SocketTable:
+    """The table with sockets of a plan for these slots, which have begun to listen in order."""
+    table.open_missing(plan, slots)
+    table.begin(list(table), {str(b): 64 for listener in plan.listeners for b in listener.binds})
+    return table
 
 
 def queued(table: SocketTable, bind: Address) -> dict[int, int]:
@@ -51,6 +58,7 @@ def test_accepted_connections_inherit_the_options() -> None:
     bind = Address("127.0.0.1", free_port())
     plan = ListenerPlan("main", (bind,), 0, tcp_user_timeout_ms=12_345, fastopen=16)
     with open_tcp(bind, plan) as sock:
+        sock.listen()
         with socket.create_connection((bind.host, bind.port)):
             sock.setblocking(True)
             accepted, _ = sock.accept()
@@ -87,8 +95,10 @@ def test_ipv6_wildcard_leaves_ipv4_to_others() -> None:
 def test_unix_socket_of_somebody_alive_is_not_taken(tmp_path: Path) -> None:
     path = tmp_path / "s"
     plan = ListenerPlan("main", (), 0)
-    with open_unix(Address(path=str(path)), plan), pytest.raises(BindError, match="in use"):
-        open_unix(Address(path=str(path)), plan)
+    with open_unix(Address(path=str(path)), plan) as alive:
+        alive.listen()
+        with pytest.raises(BindError, match="in use"):
+            open_unix(Address(path=str(path)), plan)
     open_unix(Address(path=str(path)), plan).close()
 
 
@@ -112,18 +122,18 @@ def test_steered_group_sends_nothing_to_leaving_slots_and_both_ways_back(
     table: SocketTable,
 ) -> None:
     bind = Address("127.0.0.1", free_port())
-    table.open_missing(plan_of(bind), range(4))
+    listening(table, plan_of(bind), range(4))
     table.update_options(plan_of(bind))
     knock(bind, 60)
     assert all(queued(table, bind).values())
-    table.steer_away_from([2, 3])
+    table.avoid([2, 3])
     knock(bind, 60)
     counts = queued(table, bind)
     assert counts[2] == counts[3] == 0
     assert counts[0] > 0 < counts[1]
     table.close([m for m in table if m.slot >= 2])
-    table.unsteer()
-    table.unsteer()
+    table.welcome([2, 3])
+    table.welcome([2, 3])
     knock(bind, 60)
     assert sum(queued(table, bind).values()) == 60
 
@@ -132,10 +142,10 @@ def test_group_repeats_the_kernels_order_when_a_member_in_the_middle_is_closed(
     table: SocketTable,
 ) -> None:
     bind = Address("127.0.0.1", free_port())
-    table.open_missing(plan_of(bind), range(4))
+    listening(table, plan_of(bind), range(4))
     table.close([m for m in table if m.slot == 1])
     assert [m.slot for m in table.groups[str(bind)].members] == [0, 3, 2]
-    table.steer_away_from([0, 2])
+    table.avoid([0, 2])
     knock(bind, 30)
     assert queued(table, bind) == {0: 0, 2: 0, 3: 30}
 
@@ -153,23 +163,116 @@ def test_failed_bind_closes_what_was_made_before_it(table: SocketTable) -> None:
         knock(good, 1)
 
 
-def test_adopted_sockets_keep_slots_and_a_hole_makes_the_order_unknown(
+def test_new_socket_does_not_listen_and_nobody_can_be_queued_in_it(
     table: SocketTable, tmp_path: Path,
 ) -> None:
     tcp, unix = Address("127.0.0.1", free_port()), Address(path=str(tmp_path / "s"))
-    table.open_missing(plan_of(tcp, unix), range(3))
-    labels = {(m.bind, m.slot): table.label(m) for m in table}
+    table.open_missing(plan_of(tcp, unix), range(2))
+    table.update_options(plan_of(tcp, unix))
+    assert not any(listens(member.sock) for member in table)
+    with pytest.raises(ConnectionRefusedError):
+        knock(tcp, 1)
 
-    def adopted(*slots: int) -> SocketTable:
-        other = SocketTable()
-        for slot in slots:
-            bind = unix if slot == SHARED else tcp
-            other.adopt(labels[str(bind), slot], socket.socket())
-        return other
 
-    whole = adopted(SHARED, 0, 1, 2)
+def test_socket_that_a_worker_made_listen_takes_its_place_in_the_kernels_order(
+    table: SocketTable,
+) -> None:
+    bind = Address("127.0.0.1", free_port())
+    table.open_missing(plan_of(bind), range(3))
+    by_slot = {member.slot: member for member in table}
+    by_slot[2].sock.listen()
+    table.begin([by_slot[0]], {str(bind): 64})
+    by_slot[1].sock.listen()
+    table.avoid([0, 1])
+    group = table.groups[str(bind)]
+    assert [m.slot for m in group.members] == [2, 0, 1]
+    assert group.ordered
+    knock(bind, 20)
+    assert queued(table, bind) == {2: 20, 0: 0, 1: 0}
+
+
+def test_two_that_began_unseen_leave_the_order_unknown(table: SocketTable) -> None:
+    bind = Address("127.0.0.1", free_port())
+    table.open_missing(plan_of(bind), range(3))
+    for member in list(table)[1:]:
+        member.sock.listen()
+    table.steer()
+    assert not table.groups[str(bind)].ordered
+
+
+def test_socket_that_begins_while_others_are_avoided_gets_connections_too(
+    table: SocketTable,
+) -> None:
+    bind = Address("127.0.0.1", free_port())
+    listening(table, plan_of(bind), range(2))
+    table.avoid([0])
+    listening(table, plan_of(bind), range(3))
+    knock(bind, 40)
+    counts = queued(table, bind)
+    assert counts[0] == 0
+    assert counts[1] > 0 < counts[2]
+
+
+def test_slot_is_not_avoided_when_no_other_is_left(table: SocketTable) -> None:
+    bind = Address("127.0.0.1", free_port())
+    listening(table, plan_of(bind), range(2))
+    table.avoid([0])
+    table.avoid([1])
+    knock(bind, 10)
+    assert sum(queued(table, bind).values()) == 10
+
+
+@pytest.fixture
+def labelled(table: SocketTable, tmp_path: Path) -> dict[int, tuple[str, socket.socket]]:
+    """Labels and sockets of three slots and a shared one, which listen."""
+    tcp, unix = Address("127.0.0.1", free_port()), Address(path=str(tmp_path / "s"))
+    listening(table, plan_of(tcp, unix), range(3))
+    return {m.slot: (table.label(m), m.sock) for m in table}
+
+
+def adopted(
+    labelled: dict[int, tuple[str, socket.socket]], *slots: int,
+) -> SocketTable:
+    """What a new supervisor makes of what it is handed."""
+    other = SocketTable()
+    for label, sock in (labelled[slot] for slot in slots):
+        other.adopt(label, sock.dup())
+    return other
+
+
+def test_adopted_sockets_keep_slots_and_a_hole_makes_the_order_unknown(
+    labelled: dict[int, tuple[str, socket.socket]],
+) -> None:
+    whole, holed = adopted(labelled, SHARED, 0, 1, 2), adopted(labelled, 0, 2)
     assert all(group.ordered for group in whole.groups.values())
-    assert whole.adopt(labels[str(tcp), 1], socket.socket()) is None
-    assert not adopted(0, 2).groups[str(tcp)].ordered
-    for other in (whole,):
+    assert [m.slot for m in whole] == [SHARED, 0, 1, 2]
+    label, sock = labelled[1]
+    assert whole.adopt(label, sock.dup()) is None
+    assert not any(group.ordered for group in holed.groups.values())
+    for other in (whole, holed):
         other.close(list(other), unlink=False)
+
+
+def test_second_socket_of_a_slot_is_adopted_as_one_of_a_slot_that_goes_away(
+    labelled: dict[int, tuple[str, socket.socket]],
+) -> None:
+    """Somebody still serves it: closed as superfluous, it would reset what is queued in it."""
+    whole = adopted(labelled, 0, 1)
+    with socket.socket() as other:
+        other.listen()
+        found = whole.adopt(labelled[1][0], other.dup())
+    assert found is not None
+    assert found.slot == 2
+    assert not whole.groups[found.bind].ordered
+    whole.close(list(whole), unlink=False)
+
+
+def test_adopted_socket_that_does_not_listen_yet_has_no_place_in_the_order(
+    labelled: dict[int, tuple[str, socket.socket]],
+) -> None:
+    whole = adopted(labelled, 0)
+    assert whole.adopt(labelled[1][0], socket.socket()) is not None
+    (group,) = whole.groups.values()
+    assert [m.slot for m in group.members] == [0]
+    assert group.ordered
+    whole.close(list(whole), unlink=False)
