@@ -274,7 +274,8 @@ cdef uint32_t response_write(const facts_t *facts, const head_t *response, const
         elif flags & ANSWER_KEEP_ALIVE:
             put_text(&writer, b"Connection: keep-alive\r\n")
     if response.status >= 200 or response.status == 101:
-        put(&writer, extra, extra_size)
+        if extra_size:
+            put(&writer, extra, extra_size)
         rules_write(facts, rules, &writer)
     put_text(&writer, b"\r\n")
     return writer_end(&writer)
