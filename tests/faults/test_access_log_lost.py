@@ -20,6 +20,19 @@ from tests.support.load import Load
 UNNOTICED_MS = 500.0         # on a machine that has other things to do
 RATE = 1000
 LEAST_PIPE = 4096
+NOBODY = 65534
+
+
+def writes_to_the_pipe_it_was_given(lb: Instance, writer: int) -> bool:
+    """Whether no process of it has opened the pipe anew: that would be non-blocking."""
+    pipe = os.readlink(f"/proc/self/fd/{writer}")               # noqa: PTH115
+    for pid in lb.processes():
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            if os.readlink(entry) == pipe:                      # noqa: PTH115
+                info = Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text()
+                if int(info.split("flags:")[1].split()[0], 8) & os.O_NONBLOCK:
+                    return False
+    return True
 
 
 @pytest.fixture
@@ -32,13 +45,23 @@ def load(lb: Instance, backends: Backends) -> Iterator[Load]:
         assert report.p99_ms < UNNOTICED_MS, str(report)
 
 
-@pytest.fixture
-def full_pipe(lb: Instance) -> Iterator[tuple[int, int]]:
-    """Standard output of a running instance: a small pipe, and what it is read from."""
+@pytest.fixture(params=["its own", "of another user"])
+def full_pipe(request: pytest.FixtureRequest, lb: Instance) -> Iterator[tuple[int, int]]:
+    """Standard output of a running instance: a small pipe, and what it is read from.
+
+    One of another user cannot be opened anew, and its mode is not lbcore's to change.
+    """
     reader, writer = os.pipe()
     lb.file["log"]["access"] = "-"
     lb.write()
-    lb.start(stdout=writer)
+    if request.param == "its own":
+        lb.start(stdout=writer)
+    elif os.geteuid() != 0:
+        pytest.skip("giving a pipe away needs root")
+    else:
+        os.fchown(writer, NOBODY, NOBODY)
+        lb.start(stdout=writer, lacking=["dac_override", "dac_read_search"])
+        assert writes_to_the_pipe_it_was_given(lb, writer)
     fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, LEAST_PIPE)
     yield reader, writer
     for fd in (reader, writer):

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
+from lbcore._access import AccessFormat
+from lbcore.config.plan import Address, BackendPlan, PoolPlan
 from tests.support.echo import Backends
 from tests.support.instance import Instance, free_port, instance, until
 from tests.support.lbcore_lab import eventually, first_line, running_lab
 from tests.support.load import Load
+from tests.support.worker import WorkerHarness
 
 Line = dict[str, Any]
 
@@ -67,6 +70,11 @@ def wait_for(path: Path, count: int) -> list[Line]:
     found = lines(path)
     assert len(found) == count
     return found
+
+
+def held_by(pid: int) -> list[str]:
+    """What the descriptors of a process are open on."""
+    return [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]      # noqa: PTH115
 
 
 def test_a_connection_leaves_a_line_that_says_what_became_of_it(lb: Instance) -> None:
@@ -152,8 +160,7 @@ def test_usr1_after_a_rename_goes_on_in_a_new_file_and_no_line_is_lost_or_there_
     assert len(ports) == len(set(ports)) == total
     assert min(len(lines(old)), len(lines(path))) >= 100
     assert lb.status()["access_log"]["lines"] == total
-    held = {os.readlink(f"/proc/{pid}/fd/{fd}") for pid in lb.processes()      # noqa: PTH115
-            for fd in os.listdir(f"/proc/{pid}/fd")}                           # noqa: PTH208
+    held = {name for pid in lb.processes() for name in held_by(pid)}
     assert str(path) in held
     assert str(old) not in held
 
@@ -306,3 +313,24 @@ def test_a_named_pipe_may_have_its_reader_later(lb: Instance) -> None:
         exchange(lb.address)
         with path.open("rb") as reader:
             assert json.loads(reader.readline())["bytes_in"] == 5
+
+
+def test_a_worker_that_is_told_nonsense_writes_on_where_it_was() -> None:
+    reader, writer = os.pipe()
+    with WorkerHarness() as worker, Backends() as backends:
+        host, _, port = backends.echo()[0].partition(":")
+        pool = PoolPlan("p", (BackendPlan("one", Address(host, int(port))),))
+        worker.send({"op": "access", "format": "json"}, [writer])
+        os.close(writer)
+        worker.access_format = AccessFormat.ACCESS_JSON
+        address = worker.serve(pool)
+        null = os.open("/dev/full", os.O_WRONLY)
+        for message, descriptors in (({"format": "xml"}, [null]), ({}, [null]),
+                                     ({"format": "json"}, [])):
+            worker.send({"op": "access", "id": 7, **message}, descriptors)
+            assert worker.receive()["op"] == "error"
+        os.close(null)
+        assert "/dev/full" not in held_by(worker.process.pid)
+        exchange(address)
+        with os.fdopen(reader, "rb") as lines_of:
+            assert json.loads(lines_of.readline())["bytes_in"] == 5

@@ -106,16 +106,20 @@ class Instance:
     # -- its life
 
     def start(self, *, descriptors: int | None = None, wait: bool = True,
-              stdout: int | None = None) -> None:
+              stdout: int | None = None, lacking: Sequence[str] = ()) -> None:
         """Starts lbcore, with at most so many descriptors a process, and waits until it serves.
 
         What it prints goes to ``log_path``; its standard output alone to ``stdout``, if given.
+        ``lacking``: capabilities that it does not have, as root otherwise does.
         """
         command = [sys.executable, "-P", "-m", "lbcore", "-c", str(self.config)]
         if descriptors is not None:
             command = ["prlimit", f"--nofile={descriptors}:{descriptors}", *command]
             if os.geteuid() == 0:        # root would raise the limit again
                 command = ["setpriv", "--bounding-set=-sys_resource", *command]
+        if lacking:
+            without = ",".join(f"-{capability}" for capability in lacking)
+            command = ["setpriv", f"--bounding-set={without}", *command]
         with self.log_path.open("ab") as output:
             already = len(self.events("started"))
             self.process = subprocess.Popen(
