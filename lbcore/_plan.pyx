@@ -535,3 +535,48 @@ cdef const plan_header_t *map_image(int fd) except NULL:
 
 cdef void unmap_image(const plan_header_t *plan) noexcept nogil:
     munmap(<void *> plan, plan.size)
+
+
+# ---- for Python ------------------------------------------------------------------------------
+
+def contents(fd: int) -> dict:
+    """What an image says, for tests and tools: structs as dicts, texts as bytes.
+
+    ``listeners`` have their ``http`` (None for tcp) with ``routes``; ``pools`` have ``http``.
+    Other arrays stay what they are in the image: an offset and a count. Raises ImageError.
+    """
+    cdef const plan_header_t *plan = map_image(fd)
+    cdef const listener_t *listener = plan_listeners(plan)
+    cdef const pool_t *pool = plan_pools(plan)
+    cdef const route_t *route
+    cdef uint32_t i, j
+    try:
+        raw = (<const char *> plan)[:plan.size]
+        listeners, pools = [], []
+        for i in range(plan.listener_count):
+            found = readable(listener[i], raw)
+            found["http"] = None
+            if listener[i].http_at:
+                found["http"] = readable(listener_http(plan, &listener[i])[0], raw)
+                route = <const route_t *> (<const char *> plan
+                                           + listener_http(plan, &listener[i]).routes.at)
+                found["http"]["routes"] = [
+                    readable(route[j], raw)
+                    for j in range(listener_http(plan, &listener[i]).routes.count)]
+            listeners.append(found)
+        for i in range(plan.pool_count):
+            found = readable(pool[i], raw)
+            found["http"] = readable(pool_http(plan, &pool[i])[0], raw)
+            pools.append(found)
+        return {"header": readable(plan[0], raw), "listeners": listeners, "pools": pools}
+    finally:
+        unmap_image(plan)
+
+
+def readable(value, raw: bytes):
+    """A struct that became a dict, with its texts in place of where they are."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"at", "size"}:
+        return raw[value["at"]:value["at"] + value["size"]]
+    return {name: readable(item, raw) for name, item in value.items()}
