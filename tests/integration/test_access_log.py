@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -334,3 +336,42 @@ def test_a_worker_that_is_told_nonsense_writes_on_where_it_was() -> None:
         exchange(address)
         with os.fdopen(reader, "rb") as lines_of:
             assert json.loads(lines_of.readline())["bytes_in"] == 5
+
+
+def answer(server: socket.socket) -> None:
+    """Answers requests, one connection after the other, until the socket is shut down."""
+    with contextlib.suppress(OSError):
+        while True:
+            conn, _ = server.accept()
+            with conn:
+                while conn.recv(65536):
+                    conn.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+
+def test_a_request_leaves_a_line_and_one_that_is_none_says_why(lb: Instance) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        lb.file["listener"][0]["protocol"] = "http"
+        lb.pool["backends"] = [{"name": "one", "address": f"127.0.0.1:{server.getsockname()[1]}"}]
+        path = start(lb)
+        with socket.create_connection(lb.address, 10) as client:
+            client.sendall(b'GET /a?b=%22"\xff HTTP/1.1\r\nHost: Example.com\r\n'
+                           b"User-Agent: me\r\nReferer: you\r\nConnection: close\r\n\r\n")
+            while client.recv(65536):
+                pass
+        with socket.create_connection(lb.address, 10) as client:
+            client.sendall(b"no request\r\n\r\n")
+            while client.recv(65536):
+                pass
+        line, refused = wait_for(path, 2)
+        server.shutdown(socket.SHUT_RDWR)
+    assert line["queue_ms"] + line["connect_ms"] <= line["first_byte_ms"] <= line["total_ms"]
+    assert {name: line[name] for name in (
+        "protocol", "listener", "pool", "backend", "method", "target", "host", "http_version",
+        "status", "attempts", "user_agent", "referer")} == {
+        "protocol": "http", "listener": "main", "pool": "main", "backend": "one",
+        "method": "GET", "target": '/a?b=%22"\xff', "host": "Example.com", "http_version": "1.1",
+        "status": 200, "attempts": 1, "user_agent": "me", "referer": "you"}
+    assert line["request_id"]
+    assert (refused["status"], refused["reason"]) == (400, "bad_request")
+    assert "backend" not in refused
