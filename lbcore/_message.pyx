@@ -16,7 +16,7 @@ from lbcore._http1 cimport (
     FIELD_DATE, FIELD_EXPECT, FIELD_FORWARDED, FIELD_HOP, FIELD_HOST, FIELD_KEEP_ALIVE,
     FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UNDERSCORE,
     FIELD_UPGRADE, FIELD_VIA, FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST,
-    FIELD_X_FORWARDED_PROTO, HEAD_LENGTH_GIVEN, HEAD_TRAILERS, MAX_FIELDS, METHOD_HEAD,
+    FIELD_X_FORWARDED_PROTO, HEAD_LENGTH_GIVEN, HEAD_TRAILERS, MAX_FIELDS,
     METHOD_PATCH, METHOD_POST, METHOD_PUT, field_t, request_parse, response_parse, trailers_parse,
 )
 from lbcore._plan cimport (
@@ -223,11 +223,11 @@ cdef uint32_t request_room(const facts_t *facts) noexcept nogil:
 
 # ---- responses ---------------------------------------------------------------------------------
 
-cdef void put_response_framing(const facts_t *facts, const head_t *response, int framing,
-                               uint64_t length, writer_t *writer) noexcept nogil:
+cdef void put_response_framing(const head_t *response, int framing, uint64_t length,
+                               writer_t *writer) noexcept nogil:
     if response.status == 204:
         return                          # RFC 9110, 8.6
-    if response.status == 304 or (facts.head != NULL and facts.head.method == METHOD_HEAD):
+    if response.framing == BODY_NONE:   # 304, or to HEAD: the parser knew
         if response.flags & HEAD_LENGTH_GIVEN:
             put_length(response.length, writer)
     elif framing == BODY_LENGTH:
@@ -268,7 +268,7 @@ cdef uint32_t response_write(const facts_t *facts, const head_t *response, const
             put_text(&writer, b"\r\n")
         if facts.http.via.size and not taken >> FIELD_VIA & 1:
             put_via(facts, response.minor, &writer)
-        put_response_framing(facts, response, framing, length, &writer)
+        put_response_framing(response, framing, length, &writer)
         if flags & ANSWER_CLOSE or framing == BODY_CLOSE:
             put_text(&writer, b"Connection: close\r\n")
         elif flags & ANSWER_KEEP_ALIVE:
