@@ -29,9 +29,9 @@ cdef uint32_t request_room(const facts_t *facts) noexcept nogil
 # The head for the client of a backend's response, at `base`. `extra`: whole field lines to add,
 # with their CRLFs (a sticky cookie), or size 0. To HEAD, and with 304, the length that the backend
 # said is repeated, if it said one. Of facts, route, http and date are looked at, and what the
-# route's rules for responses name: the head only for them. For 1xx and 101 the head is sent on with its fields and no
-# framing: nothing is added to 1xx; Connection and Upgrade, rules and `extra` to 101. BODY_CLOSE
-# implies Connection: close.
+# route's rules for responses name: the head only for them. For 1xx and 101 the head is sent on with
+# its fields and no framing: nothing is added to 1xx; Connection and Upgrade, rules and `extra` to
+# 101. BODY_CLOSE implies Connection: close.
 cdef uint32_t response_write(const facts_t *facts, const head_t *response, const char *base,
                              int framing, uint64_t length, uint32_t flags, const char *extra,
                              uint32_t extra_size, char *out, uint32_t room) noexcept nogil
