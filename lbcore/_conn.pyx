@@ -77,8 +77,8 @@ cdef web_t *web_make(loop_t *loop, const uint64_t *seed) noexcept nogil:
     web.idle_counts = <uint32_t *> calloc(MAX_BACKENDS, sizeof(uint32_t))
     web.budgets = <uint32_t *> calloc(MAX_POOLS, sizeof(uint32_t))
     web.auth = auth_make()
-    web.random[0] = seed[0] | 1
-    web.random[1] = seed[1]
+    web.seed = seed[0]
+    web.key = seed[1]
     if (web.input == NULL or web.output == NULL or web.path == NULL or web.idle == NULL
             or web.idle_counts == NULL or web.budgets == NULL or web.auth == NULL):
         web_free(loop, web)
@@ -607,7 +607,6 @@ cdef void become_tunnel(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
         memcpy(buffer_data(down), web.output, size)
         memcpy(buffer_data(down) + size, web.tunnel_data + web.reply.size, extra)
         down.end = size + extra
-        x.bytes_down += down.end
     if down == NULL or not session_tunnel(loop, conn, x, down):
         if down != NULL:
             buffer_give(&loop.relay, down)

@@ -182,13 +182,15 @@ cdef void know_local(conn_t *conn) noexcept nogil:
 
 
 cdef void next_random(web_t *web) noexcept nogil:
-    """xorshift128+: request ids need to differ, not to be secret."""
-    cdef uint64_t a = web.random[0], b = web.random[1]
-    web.random[0] = b
-    a ^= a << 23
-    a ^= a >> 17
-    a ^= b ^ (b >> 26)
-    web.random[1] = a
+    """Two numbers for a request id. They differ; that nobody can guess them is not promised."""
+    cdef int i
+    cdef uint64_t z
+    for i in range(2):
+        web.seed += 0x9E3779B97F4A7C15ULL       # splitmix64 (Steele, Lea, Flood, OOPSLA 2014)
+        z = web.seed ^ web.key
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL
+        web.random[i] = z ^ (z >> 31)
 
 
 cdef bint may_upgrade(const facts_t *facts) noexcept nogil:

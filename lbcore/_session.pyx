@@ -162,6 +162,8 @@ cdef void session_end(loop_t *loop, session_t *s, int reason, bint abort) noexce
     loop.seat.connections = loop.sessions
     share_descriptors(loop)
     if s.flags & TUNNEL:
+        (<exchange_t *> s.tunnel).bytes_up += s.bytes_up
+        (<exchange_t *> s.tunnel).bytes_down += s.bytes_down
         loop.tunnel_ended(loop, s.tunnel, reason)
     plan_release(s.seek.plan)
     s.state = SESSION_DEAD

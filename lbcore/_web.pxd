@@ -206,7 +206,9 @@ ctypedef struct web_t:
     conn_chunk_t *chunks
     auth_t *auth
     uint32_t *budgets           # by pool row: retries that may be made, in thousandths
-    uint64_t random[2]
+    uint64_t random[2]          # for the id of the request that is being looked at
+    uint64_t seed
+    uint64_t key
     uint64_t date_second
     uint64_t date_due           # ms: when the next one begins
     uint64_t wall_offset        # CLOCK_REALTIME minus CLOCK_MONOTONIC, in microseconds
