@@ -88,6 +88,28 @@ def test_a_worker_that_dies_during_the_load_fails_the_command(tmp_path: Path) ->
     assert "workers" in missed and f"FAIL steady: {', '.join(missed)}" in said
 
 
+def test_customers_of_the_shop_keep_their_sessions_under_load(tmp_path: Path) -> None:
+    arguments = ["shop", "--seconds", "6", "--users", "12", "--slack", "10"]
+    with scenario(tmp_path, *arguments, "--distributed", "2") as process:
+        said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, said
+    assert "PASS shop" in said
+    counted = (tmp_path / "shop" / "stats.csv").read_text()
+    assert all(name in counted for name in ("buy", "upload", "download", "news", "message"))
+
+
+def test_an_instance_of_the_shop_that_vanishes_fails_the_command(tmp_path: Path) -> None:
+    arguments = ["shop", "--seconds", "20", "--users", "12", "--slack", "10"]
+    with scenario(tmp_path, *arguments) as process:
+        started = until_it_says(process, "users")
+        victim = next(one for one in started if "loadtests.shop.asgi:application" in one.cmdline())
+        victim.kill()
+        said, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2, said
+    assert "backend-" in said and "ended with code -9" in said
+    assert gone(started)
+
+
 def test_interrupting_a_scenario_ends_all_it_started(tmp_path: Path) -> None:
     with scenario(tmp_path, "reload", "--seconds", "60", "--users", "8") as process:
         started = until_it_says(process, "users")

@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
-from loadtests.scenarios.catalog import CHURN, FAILOVER, RELOAD, SCENARIOS, Scenario, named
+from loadtests.scenarios.catalog import CHURN, FAILOVER, RELOAD, SCENARIOS, EchoUsers
+from loadtests.scenarios.families import SCENARIOS as ALL
+from loadtests.scenarios.families import named
 from loadtests.scenarios.happened import Death, Happened
-from loadtests.scenarios.judge import Aftermath, Attributed, Check, attribute, explain, judge
+from loadtests.scenarios.judge import Attributed, attribute, explain, judge
+from loadtests.scenarios.limits import Aftermath, Check, Told
 from loadtests.scenarios.measure import Counted, Measured, measured
 from loadtests.scenarios.records import Failure, Moment
+from loadtests.scenarios.scenario import Scenario as Base
 from loadtests.scenarios.screen import Progress, verdict
 from loadtests.scenarios.wire import Life
 
+Scenario = Base[EchoUsers]
 SECONDS = 30.0
 FINE = Aftermath([11, 12], [11, 12], 0, 0, [5, 5, 5])
 KILLED = Life(1, 1)
@@ -39,10 +44,11 @@ def missed(scenario: Scenario, seen: Measured | None = None, **changes: Any) -> 
     if scenario.disturbance == "reloads":
         happened = Happened(reloads_asked=9, reloads_done=9)
     given: dict[str, Any] = {
-        "failures": [], "happened": happened, "aftermath": FINE, "users": scenario.users,
-        "seconds": SECONDS, "most_users": scenario.users,
+        "failures": [], "happened": happened, "aftermath": FINE,
+        "most_users": scenario.users, "slack": 1.0,
     } | changes
-    checks = judge(scenario, seen or fast(scenario), **given)
+    told = Told(scenario.users, SECONDS, given.pop("most_users"), given.pop("slack"))
+    checks = judge(scenario, seen or fast(scenario), **given, told=told)
     return [check.name for check in checks if not check.met]
 
 
@@ -243,5 +249,5 @@ def test_progress_on_a_terminal_stays_on_one_line_and_leaves_it_empty() -> None:
 
 
 def test_all_means_every_scenario() -> None:
-    assert named(["all"]) == list(SCENARIOS.values())
-    assert named(["ramp", "churn"]) == [SCENARIOS["ramp"], CHURN]
+    assert named(["all"]) == [*named(["tcp"]), *named(["http"])] == list(ALL.values())
+    assert named(["ramp", "churn", "ramp"]) == [SCENARIOS["ramp"], CHURN]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lbcore.config import Plan, parse, to_plan
-from loadtests.scenarios.catalog import SCENARIOS, STARTING, Scenario
+from loadtests.scenarios.catalog import SCENARIOS, EchoUsers
 from loadtests.scenarios.config import VARIANTS, Ports, lb_toml
 from loadtests.scenarios.conversation import address
 from loadtests.scenarios.records import (
@@ -21,6 +21,8 @@ from loadtests.scenarios.records import (
     read_failures,
     read_timeline,
 )
+from loadtests.scenarios.scenario import STARTING
+from loadtests.scenarios.scenario import Scenario as Base
 from loadtests.scenarios.shape import CONSTANT, RAMP, user_seconds, users_at
 from loadtests.scenarios.wire import (
     ANSWER,
@@ -34,6 +36,7 @@ from loadtests.scenarios.wire import (
     question,
 )
 
+Scenario = Base[EchoUsers]
 FILES = Path(__file__).parents[2] / "loadtests" / "scenarios" / "locustfiles"
 PORTS = Ports(20001, 20002, (20003, 20004, 20005, 20006))
 

@@ -80,8 +80,13 @@ SLOW = Scenario(
     family="shop",
     users=36,
     behaviours=_EVERYBODY,
-    # Whoever met the slow instance has waited for it; how many that may be is the limit at 95 %.
-    latencies=_limits(30, 400, 3500, 3500),
+    # Whoever met the slow instance has waited for it; how many that may be is the limit at 95 %,
+    # for what is asked often enough.
+    latencies=(
+        *latencies(30, 400, 3500, "front", "article", "buy", "basket", "message", p999=3500),
+        *latencies(60, 3500, 3500, "login", "upload", "download", "chat", p999=3500),
+        Latency("news", 2200, 3700, 3700, 5500),
+    ),
     disturbance="slowness",
     delivered=0.75,
     least_seconds=20,
