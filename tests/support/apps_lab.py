@@ -107,9 +107,9 @@ class AppsLab(Lab):
         found = next(one for one in self.client.status()["pools"] if one["name"] == pool)
         return dict(found["app"])
 
-    def server(self) -> int:
+    def server(self, pool: str = "main") -> int:
         """The process of the first server."""
-        return int(self.application()["servers"][0]["pid"])
+        return int(self.application(pool)["servers"][0]["pid"])
 
     def servers(self) -> list[int]:
         """All servers that run, whoever started them."""
