@@ -20,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILED := setup.py $(wildcard lbcore/*.pyx lbcore/*.pxd lbcore/includes/*.pxd)
 
-.PHONY: help run build profile test lint test-faults test-asan compare load soak dist dist-check docs clean
+.PHONY: help run build profile test lint test-faults test-asan fuzz compare load soak dist dist-check docs clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' \
@@ -33,7 +33,7 @@ help:            ## this list
 	@echo '  SOAK_ARGS=...      for soak, such as SOAK_ARGS="--minutes 60"'
 	@echo '  PYTHON=python3.12  the Python that .venv is made from'
 
-run: $(VENV)/.built  ## build, and run lbcore on CONFIG until Ctrl-C
+run: $(VENV)/.built $(VENV)/.apps  ## build, and run lbcore on CONFIG until Ctrl-C
 	@exec $(BIN)/lbcore -c $(CONFIG)
 
 build: $(VENV)/.built  ## compile in the tree and install the command into .venv
@@ -58,6 +58,10 @@ test-faults: $(VENV)/.built $(VENV)/.dev  ## the injected faults again, with ful
 
 test-asan:       ## the tests on compiled code with AddressSanitizer and UBSan
 	@PYTHON=$(PYTHON) scripts/test-asan $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.base  ## FUZZ_SECONDS=60 of coverage-guided fuzzing of the HTTP/1.1 parser
+	@$(PIP) 'cython>=3.1,<4' 'atheris>=2.3'
+	@scripts/fuzz run
 
 compare: $(VENV)/.built $(VENV)/.load  ## measure lbcore, HAProxy, nginx and Envoy side by side
 	@scripts/system-packages compare
@@ -103,6 +107,11 @@ $(VENV)/.installed: $(VENV)/.base pyproject.toml lbcore/__init__.py
 $(VENV)/.built: $(VENV)/.installed $(COMPILED)
 	@echo 'lbcore: compiling ...'
 	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+$(VENV)/.apps: $(VENV)/.installed
+	@echo 'lbcore: installing application servers ...'
+	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable '.[apps]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed

@@ -325,6 +325,16 @@ class Apps:
                     with suppress(ProcessLookupError):
                         server.pumps.add(Process(pid))
             self._adopt(generation, entry["current"] and spec is not None)
+        self._end_strays()
+
+    def _end_strays(self) -> None:
+        """Ends servers that nobody knows: they were starting while an upgrade came between."""
+        known = set(self.pids())
+        for mark in marked(self._instance.runtime_dir):
+            if mark["pid"] not in known:
+                stray = Generation(mark["pool"], mark["generation"], _nobodys(mark["pool"]))
+                self._take(stray, mark["backend"], Path(mark["path"]), mark["pid"], -1)
+                self._adopt(stray, current=False)
 
     async def adopt(self, plan: Plan) -> None:
         """Finds the servers of an earlier supervisor, goes on with the latest generation of each

@@ -166,7 +166,7 @@ class Supervisor:
         self.log.info("started", message=f"lbcore {lbcore.__version__}", pid=os.getpid(),
                       workers=plan.workers, listen=",".join(binds), admin=plan.admin)
         for listener in plan.listeners:
-            if any(pool.demo for pool in plan.pools_of(listener)):
+            if any(pool.demo or pool.app for pool in plan.pools_of(listener)):
                 for bind in listener.binds:
                     with suppress(OSError):      # nobody reads our standard output
                         print(f"try:  {_curl(bind.host, bind.port, bind.path)}", flush=True)
