@@ -334,7 +334,7 @@ cdef void linger(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
     """
     conn.state = CONN_LINGER
     conn.since = relative(loop)
-    conn.requests = conn.since
+    conn.lingers = conn.since
     shutdown(conn.client.fd, SHUT_WR)
     if conn.rest != NULL:
         buffer_give(&loop.relay, conn.rest)
@@ -359,7 +359,7 @@ cdef void discard(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
             return
         conn_end(loop, web, conn, END_NORMAL, False)
         return
-    if relative(loop) - conn.requests >= LINGER_MOST:
+    if relative(loop) - conn.lingers >= LINGER_MOST:
         conn_end(loop, web, conn, END_NORMAL, True)
     elif conn.client.flags & READABLE:
         # It keeps on sending: looked at again when the timer fires, not at its pace.
@@ -585,8 +585,8 @@ cdef bint settled(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
     if x.state == X_TUNNEL:
         become_tunnel(loop, web, conn)
         return False
-    if x.listed == 2:
-        x.listed = 0
+    if x.unfinished:
+        x.unfinished = 0
         defer(web, conn)
     arm(loop, conn, exchange_look(loop, x))
     return False

@@ -289,7 +289,7 @@ cdef void collect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     if result == UPLOAD_DONE:
         search(loop, web, x)
     elif result == UPLOAD_AGAIN:
-        x.listed = 2            # asks the connection for another turn
+        x.unfinished = 1        # asks the connection for another turn
     elif result < 0:
         upload_failed(loop, web, x, result)
 
@@ -464,7 +464,7 @@ cdef int sent_request(loop_t *loop, web_t *web, exchange_t *x, int result) noexc
     if x.tries == 1:
         backend_counters(loop, x.seek.backend_row).requests += 1
     if result == UPLOAD_AGAIN:
-        x.listed = 2
+        x.unfinished = 1
     elif result < 0:
         upload_failed(loop, web, x, result)
     return UPLOAD_DONE
@@ -700,7 +700,7 @@ cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
 cdef void received(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:
     """Goes on from a DownloadResult within the body."""
     if result == DOWNLOAD_AGAIN and x.origin != NULL and x.origin.end.flags & READABLE:
-        x.listed = 2
+        x.unfinished = 1
     elif result == DOWNLOAD_COMPLETE:
         x.state = X_FLUSH
         if x.origin != NULL:
@@ -734,7 +734,7 @@ cdef void suspect_cut(loop_t *loop, exchange_t *x) noexcept nogil:
 cdef void run_upload(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     cdef int result = upload_pump(loop, web, x)
     if result == UPLOAD_AGAIN:
-        x.listed = 2
+        x.unfinished = 1
     elif result < 0:
         upload_failed(loop, web, x, result)
 

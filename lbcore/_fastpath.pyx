@@ -33,7 +33,7 @@ from lbcore._session cimport (
     CHUNK, SESSION_DEAD, chunk_t, session_client_event, session_end, session_found, session_open,
     session_server_event, session_t, session_timeout, session_work, sessions_bury,
 )
-from lbcore._origin cimport origin_timeout
+from lbcore._origin cimport origin_timeout, origins_close
 from lbcore._timers cimport timer_node_t, wheel_advance, wheel_init, wheel_timeout
 from lbcore._web cimport conn_t, origin_t, web_t
 from lbcore.includes.atomics cimport add32, add_below32, store32, store64, sub32
@@ -104,6 +104,10 @@ cdef bint room_for_one(loop_t *loop) noexcept nogil:
         2 * loop.sessions + 2 + loop.extra + loop.listening + RESERVED_DESCRIPTORS)
     if needed + 2 * loop.relay.pipes_open > loop.descriptor_limit and loop.relay.pipes_free:
         pipes_trim(&loop.relay)
+    if needed + 2 * loop.relay.pipes_open > loop.descriptor_limit and loop.extra:
+        # Connections to backends that only rest are worth less than a client.
+        needed -= loop.extra
+        origins_close(loop, <web_t *> loop.web, True)
     return needed + 2 * loop.relay.pipes_open <= loop.descriptor_limit
 
 

@@ -34,7 +34,6 @@ cdef origin_t *origin_new(web_t *web) noexcept nogil:
     origin.next = NULL
     origin.previous = NULL
     origin.requests = 0
-    origin.tuned = 0
     origin.timer.kind = TIMER_ORIGIN
     return origin
 

@@ -47,8 +47,7 @@ ctypedef struct origin_t:
     uint32_t idle_limit         # ms
     uint32_t since              # ms since the loop started: idle from then on
     uint8_t state               # OriginState
-    uint8_t tuned
-    uint8_t pad[2]
+    uint8_t pad[3]
 
 # ---- exchanges ---------------------------------------------------------------------------------
 
@@ -94,7 +93,6 @@ ctypedef struct exchange_t:
     conn_t *conn
     origin_t *origin
     exchange_t *next            # free list
-    exchange_t *work            # list of deferred work
     buffer_t *request           # the head as it came, and what of the body came with it
     uint32_t head_size          # of the head in `request`
     uint32_t early              # bytes of the body behind it
@@ -133,7 +131,7 @@ ctypedef struct exchange_t:
     uint8_t framing             # of the request's body, as the client sends it
     uint8_t up_framing          # as the backend gets it
     uint8_t down_framing        # of the response, as the backend sends it
-    uint8_t listed              # on the list of deferred work
+    uint8_t unfinished          # it could go on, but others come first
     uint8_t user_size
     uint8_t id_size
     uint8_t origin_minor        # HTTP/1.minor of the response
@@ -158,10 +156,6 @@ cdef enum ConnState:
     CONN_LINGER = 4             # said all; reads on for a while, so that the client can read it
     CONN_DEAD = 5               # freed at the end of the turn
 
-cdef enum ConnFlag:
-    CONN_TUNED = 1
-    CONN_HAS_LOCAL = 2          # `local` is known
-
 ctypedef struct conn_t:
     timer_node_t timer          # first: a timer is its connection
     end_t client
@@ -175,13 +169,13 @@ ctypedef struct conn_t:
     uint32_t listener_row
     uint32_t seen               # bytes of `rest` without the end of a head
     uint32_t since              # ms since the loop started: of the state, or of its first byte
-    uint32_t requests
+    uint32_t requests           # that were answered
+    uint32_t lingers            # ms since the loop started: since when, in CONN_LINGER
     uint8_t state               # ConnState
-    uint8_t flags               # ConnFlag
     uint8_t listed              # on the list of deferred work
-    uint8_t pad
+    uint8_t pad[2]
     endpoint_t peer
-    endpoint_t local
+    endpoint_t local            # family 0: not known yet
 
 cdef enum:
     CONN_CHUNK = 64
