@@ -188,7 +188,8 @@ class ListenerKeys(Table):
     )
     max_connections_per_source: Count = key(
         0,
-        "Connections at once from one source address, over all workers. 0: no limit.",
+        "Connections at once from one source address, over all workers. Workers that accept from "
+        "it in the same instant may each exceed it by one. 0: no limit.",
         "connections",
     )
     client_idle_timeout: Duration = key(
@@ -268,7 +269,8 @@ class Backend(Table):
     address: Annotated[str, as_written(values.parse_backend)] = key(
         ...,
         'Where it listens: "IP:PORT", "[IPv6]:PORT", "NAME:PORT" or "unix:/PATH". '
-        "Names are resolved when the configuration is loaded.",
+        "A name is resolved when the configuration is loaded and at every reload, and stands for "
+        "one of its addresses.",
         "address",
     )
     name: Name | None = key(

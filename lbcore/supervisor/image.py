@@ -8,16 +8,19 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from lbcore._plan import ACCESS_FORMATS, build_image, sockaddr
 from lbcore._tables import ketama_ring, maglev_table
 from lbcore.config.plan import Address, BackendPlan, Plan, PoolPlan
 from lbcore.health import Member, PoolRows
+from lbcore.supervisor.aside import aside
 from lbcore.supervisor.resolver import addresses
 from lbcore.supervisor.rows import Key
 
 RESOLVE_TIMEOUT = 10.0
 Weights = Mapping[tuple[str, str], int]      # (pool, backend) -> weight set by an operator
+Tables = Mapping[str, tuple[bytes, bytes]]   # pool -> its tables of primaries and of backups
 
 
 class ResolveError(Exception):
@@ -60,23 +63,45 @@ def backend_keys(plan: Plan) -> list[Key]:
     return [backend_key(pool, backend) for pool in plan.pools for backend in pool.backends]
 
 
-async def resolve(plan: Plan, known: Mapping[str, str]) -> dict[str, str]:
-    """Numeric addresses of all host names among the backends of a plan, first answer each.
+@dataclass(frozen=True)
+class Names:
+    """The host names of a plan."""
 
-    ``known`` are addresses that stand in for names that cannot be resolved just now. Raises
-    ResolveError naming every host that has none.
+    addresses: dict[str, str]                            # the one that each host is given
+    kept: Mapping[str, str] = field(default_factory=dict)    # why these keep the one they had
+    several: Mapping[str, list[str]] = field(default_factory=dict)   # all that these have
+
+
+def hosts(plan: Plan) -> list[str]:
+    """The host names among the backends of a plan."""
+    return sorted({b.address.host for pool in plan.pools for b in pool.backends
+                   if b.address.host and not _numeric(b.address.host)})
+
+
+async def resolve(plan: Plan, known: Mapping[str, str]) -> Names:
+    """Numeric addresses of all host names among the backends of a plan, one each.
+
+    ``known`` are addresses found earlier. One that is still among a name's addresses stays, and so
+    does that of a name that cannot be resolved just now: resolvers answer in an order that
+    changes, and are away at times. Raises ResolveError naming every host that has none.
     """
-    hosts = sorted({b.address.host for pool in plan.pools for b in pool.backends
-                    if b.address.host and not _numeric(b.address.host)})
-    answers = {host: known.get(host) or answer if isinstance(answer, Exception) else answer
-               for host, answer in (await addresses(hosts, RESOLVE_TIMEOUT)).items()}
-    failed = [f"{host}: {getattr(error, 'strerror', None) or str(error) or 'no answer in time'}"
-              for host, error in answers.items() if isinstance(error, Exception)]
-    if failed:
+    names: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    several: dict[str, list[str]] = {}
+    for host, answer in (await addresses(hosts(plan), RESOLVE_TIMEOUT)).items():
+        if isinstance(answer, Exception):
+            failed[host] = getattr(answer, "strerror", None) or str(answer) or "no answer in time"
+            if host in known:
+                names[host] = known[host]
+        else:
+            names[host] = known[host] if known.get(host) in answer else answer[0]
+            if len(answer) > 1:
+                several[host] = answer
+    if unknown := [f"{host}: {why}" for host, why in failed.items() if host not in names]:
         raise ResolveError(
-            "cannot resolve " + "; ".join(failed) + " (check the name, or use its address)"
+            "cannot resolve " + "; ".join(unknown) + " (check the name, or use its address)"
         )
-    return {host: str(address) for host, address in answers.items()}
+    return Names(names, failed, several)
 
 
 def members(plan: Plan, rows: Rows, resolved: Mapping[str, str]) -> list[PoolRows]:
@@ -96,22 +121,27 @@ def members(plan: Plan, rows: Rows, resolved: Mapping[str, str]) -> list[PoolRow
     return pools
 
 
-def build(version: int, plan: Plan, rows: Rows, pools: Sequence[PoolRows], weights: Weights) -> int:
+async def tables(plan: Plan, weights: Weights) -> Tables:
+    """The lookup tables of all pools that have any, built while the loop goes on.
+
+    ``weights`` override configured ones; for other pools the scoreboard alone says what is in
+    force. Raises ValueError when a table would be too large.
+    """
+    pools = [pool for pool in plan.pools if pool.table is not None]
+    return await aside("tables", partial(_tables, pools, weights)) if pools else {}
+
+
+def build(version: int, plan: Plan, rows: Rows, pools: Sequence[PoolRows], tables: Tables) -> int:
     """Serialises a plan; returns the descriptor of its image, which the caller closes.
 
-    ``weights`` override configured ones in the tables of pools that have them; otherwise the
-    scoreboard alone says what is in force. Raises ValueError when something does not fit.
+    Raises ValueError when something does not fit.
     """
-    images = []
-    for pool in pools:
-        primaries = [m.plan for m in pool.members if not m.plan.backup]
-        backups = [m.plan for m in pool.members if m.plan.backup]
-        images.append((
-            pool.row, pool.plan,
-            [(m.row, m.plan, sockaddr(m.address.host, m.address.port, m.address.path))
-             for m in pool.members],
-            _table(pool.plan, primaries, weights), _table(pool.plan, backups, weights),
-        ))
+    images = [(
+        pool.row, pool.plan,
+        [(m.row, m.plan, sockaddr(m.address.host, m.address.port, m.address.path))
+         for m in pool.members],
+        *tables.get(pool.plan.name, (b"", b"")),
+    ) for pool in pools]
     listeners = [(rows.listeners[(listener.name,)], listener) for listener in plan.listeners]
     routes = {(listener, route): row for (listener, route), row in rows.routes.items()}
     return build_image(version, plan.max_pipes, listeners, images, routes,
@@ -123,8 +153,14 @@ def without_listeners(plan: Plan) -> Plan:
     return replace(plan, listeners=())
 
 
+def _tables(pools: Sequence[PoolPlan], overrides: Weights) -> Tables:
+    return {pool.name: (_table(pool, [b for b in pool.backends if not b.backup], overrides),
+                        _table(pool, [b for b in pool.backends if b.backup], overrides))
+            for pool in pools}
+
+
 def _table(pool: PoolPlan, backends: Sequence[BackendPlan], overrides: Weights) -> bytes:
-    if pool.table is None or not backends:
+    if not backends:
         return b""
     weights = [overrides.get((pool.name, b.name), b.weight) for b in backends]
     if pool.table == "maglev":

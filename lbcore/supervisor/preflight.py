@@ -42,8 +42,9 @@ async def try_worker(plan: Plan, directory: Path) -> None:
                   lambda: (0, 0, 0, 0))
     fleet.settings = settings_of(plan)
     rows = image.Rows({}, _numbered(image.pool_keys(plan)), _numbered(image.backend_keys(plan)))
-    members = image.members(plan, rows, await image.resolve(plan, {}))
-    fleet.set_plan(1, image.build(1, plan, rows, members, {}), plan)
+    # Names keep the addresses that the running version has found, so nobody asks for them here.
+    members = image.members(plan, rows, dict.fromkeys(image.hosts(plan), "127.0.0.1"))
+    fleet.set_plan(1, image.build(1, plan, rows, members, await image.tables(plan, {})), plan)
     try:
         await fleet.start(1)
         if not fleet.complete:

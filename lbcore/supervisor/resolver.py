@@ -1,60 +1,39 @@
 """Looking names up without ever having to wait for the resolver.
 
-The system's resolver cannot be interrupted, and asyncio's way of asking it makes whoever ends
-wait for every question that is open. So a question has a daemon thread of its own here: when
-nobody wants the answer any more, nobody waits for it, and the end of the process ends it.
+The system's resolver cannot be interrupted, so each question has a thread of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
-import threading
-from contextlib import suppress
+from functools import partial
+
+from lbcore.supervisor.aside import aside
 
 AT_ONCE = 32                 # questions that are open at a time
+Answer = list[str] | Exception
 
 
-async def addresses(hosts: list[str], timeout: float) -> dict[str, str | Exception]:  # noqa: ASYNC109
-    """The first address of every host, or why there is none: OSError, UnicodeError, TimeoutError.
+async def addresses(hosts: list[str], timeout: float) -> dict[str, Answer]:  # noqa: ASYNC109
+    """The addresses of every host, or why there are none: OSError, UnicodeError, TimeoutError.
 
+    In the order in which they are to be tried (RFC 6724), and of the first one's family only.
     ``timeout`` is the seconds for one answer.
     """
     free = asyncio.Semaphore(AT_ONCE)
 
-    async def one(host: str) -> str | Exception:
+    async def one(host: str) -> Answer:
         try:
             async with free, asyncio.timeout(timeout):
-                return await _ask(host)
+                return await aside(f"resolve-{host}", partial(_ask, host))
         except (OSError, UnicodeError) as error:     # TimeoutError is an OSError
             return error
 
     return dict(zip(hosts, await asyncio.gather(*map(one, hosts)), strict=True))
 
 
-async def _ask(host: str) -> str:
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[str] = loop.create_future()
-
-    def tell(found: str, error: Exception | None) -> None:
-        if answer.done():            # given up
-            return
-        if error is None:
-            answer.set_result(found)
-        else:
-            answer.set_exception(error)
-
-    def ask() -> None:
-        found = ""
-        error: Exception | None = None
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())    # the main thread's
-        try:
-            found = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-        except Exception as problem:    # noqa: BLE001  (for whoever asked)
-            error = problem
-        with suppress(RuntimeError):    # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, found, error)
-
-    threading.Thread(target=ask, name=f"resolve-{host}", daemon=True).start()
-    return await answer
+def _ask(host: str) -> list[str]:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(where[0]) for family, _, _, _, where in found
+                              if family == found[0][0]))

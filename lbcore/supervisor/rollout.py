@@ -88,7 +88,9 @@ class Rollout:
         they have: the caller replaces them. Raises ResolveError, BindError, ValueError or
         OSError, and then nothing has changed.
         """
-        resolved = await image.resolve(plan, {} if tell else self.resolved)
+        names = await image.resolve(plan, self.resolved)
+        resolved = names.addresses
+        tables = await image.tables(plan, self._weights_in(plan))
         rows = image.Rows(
             self.listeners.assign(image.listener_keys(plan)),
             self.pools.assign(image.pool_keys(plan)),
@@ -98,7 +100,7 @@ class Rollout:
         made = self.table.open_missing(plan, slots)
         try:
             members = image.members(plan, rows, resolved)
-            fd = image.build(self.version + 1, plan, rows, members, self._weights_in(plan))
+            fd = image.build(self.version + 1, plan, rows, members, tables)
             try:
                 self.demos.apply(plan)
             except BaseException:
@@ -113,6 +115,7 @@ class Rollout:
         self.plan, self.members, self.resolved = plan, members, resolved
         self.applied_at = datetime.now(UTC)
         self.weights = self._weights_in(plan)
+        self._tell_of(names)
         try:
             self.table.update_options(plan)
         except OSError as error:     # the kernel refuses an option: the sockets serve all the same
@@ -120,6 +123,15 @@ class Rollout:
         self.monitor.apply(members)  # before the plan: a worker finds every row filled in
         self.fleet.set_plan(self.version, fd, plan)
         return await self.tell_workers() if tell else []
+
+    def _tell_of(self, names: image.Names) -> None:
+        for host, why in names.kept.items():
+            self.log.warning("resolve.failed", message="the address it had stays", host=host,
+                             address=names.addresses[host], error=why)
+        for host, found in names.several.items():
+            self.log.warning("resolve.several", host=host, address=names.addresses[host],
+                             message=f"one of its {len(found)} addresses is used; to use others, "
+                                     f"name them as backends")
 
     async def tell_workers(self) -> list[str]:
         """Brings every worker to the plan in force and lets go of what no plan needs any more."""
@@ -160,16 +172,19 @@ class Rollout:
         consistent pools are built again.
         """
         found, row = self.find(pool, backend)
+        weights = {key: old for key, old in self.weights.items() if key != (pool, backend)}
+        if weight is not None:
+            weights[pool, backend] = weight
+        tables: image.Tables = {}
+        if found.table is not None and self.plan is not None:
+            tables = await image.tables(self.plan, weights)
         self.monitor.set_weight(row, weight)
-        if weight is None:
-            self.weights.pop((pool, backend), None)
-        else:
-            self.weights[pool, backend] = weight
+        self.weights = weights
         if found.table is None or self.plan is None:
             return []
         rows = image.Rows(self.listeners.live, self.pools.live, self.backends.live,
                           self.routes.live)
-        fd = image.build(self.version + 1, self.plan, rows, self.members, self.weights)
+        fd = image.build(self.version + 1, self.plan, rows, self.members, tables)
         self.version += 1
         self.fleet.set_plan(self.version, fd, self.plan)
         return await self.fleet.distribute()

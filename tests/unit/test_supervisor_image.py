@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
+import time
 from dataclasses import replace
 
 import pytest
 
 from lbcore._balance import Selector
 from lbcore._scoreboard import BackendState, Scoreboard
+from lbcore._tables import MAGLEV_LARGE_SIZE
 from lbcore.config.plan import Address, BackendPlan, Plan, PoolPlan
 from lbcore.supervisor import image
 
 
-def plan_of(*backends: BackendPlan, balance: str = "round_robin") -> Plan:
-    return Plan((), (PoolPlan("web", backends, balance=balance),), 1,     # type: ignore[arg-type]
+def plan_of(*backends: BackendPlan, **pool: object) -> Plan:
+    return Plan((), (PoolPlan("web", backends, **pool),), 1,     # type: ignore[arg-type]
                 Address(path="/admin"))
 
 
@@ -27,29 +31,59 @@ def backend(name: str, host: str = "127.0.0.1", **more: object) -> BackendPlan:
     return BackendPlan(name, Address(host, 80), label=f"{host}:80", **more)     # type: ignore[arg-type]
 
 
-async def test_numeric_addresses_are_not_looked_up() -> None:
-    assert await image.resolve(plan_of(backend("a"), backend("b", "::1")), {}) == {}
+@pytest.fixture
+def dns(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What the resolver says: names and their addresses; others do not exist."""
+    names: dict[str, list[str]] = {}
+
+    def look_up(host: str, *_: object, **__: object) -> list[object]:
+        if host not in names:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, 1, 0, "", (address, 0)) for address in names[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    return names
+
+
+async def test_numeric_addresses_are_not_looked_up(dns: dict[str, list[str]]) -> None:
+    assert (await image.resolve(plan_of(backend("a"), backend("b", "::1")), {})).addresses == {}
 
 
 async def test_localhost_resolves_and_reaches_the_members() -> None:
     plan = plan_of(backend("a", "localhost"))
-    resolved = await image.resolve(plan, {})
-    (pool,) = image.members(plan, numbered(plan), resolved)
+    names = await image.resolve(plan, {})
+    (pool,) = image.members(plan, numbered(plan), names.addresses)
     assert pool.members[0].address.host in ("127.0.0.1", "::1")
     assert pool.members[0].plan.address.host == "localhost"
 
 
-async def test_every_unknown_name_is_named_at_once() -> None:
-    plan = plan_of(backend("a", "a.invalid"), backend("b", "b.invalid"))
+async def test_every_unknown_name_is_named_at_once(dns: dict[str, list[str]]) -> None:
+    plan = plan_of(backend("a", "a.invalid"), backend("b", "b.invalid"), backend("c", "c.invalid"))
     with pytest.raises(image.ResolveError) as failed:
-        await image.resolve(plan, {})
+        await image.resolve(plan, {"c.invalid": "10.0.0.3"})
     assert "a.invalid" in str(failed.value)
     assert "b.invalid" in str(failed.value)
+    assert "c.invalid" not in str(failed.value)
 
 
-async def test_known_address_stands_in_for_a_name_that_cannot_be_looked_up() -> None:
-    plan = plan_of(backend("a", "a.invalid"))
-    assert await image.resolve(plan, {"a.invalid": "10.0.0.1"}) == {"a.invalid": "10.0.0.1"}
+async def test_name_that_cannot_be_looked_up_keeps_the_address_it_had(
+    dns: dict[str, list[str]],
+) -> None:
+    names = await image.resolve(plan_of(backend("a", "a.test")), {"a.test": "10.0.0.1"})
+    assert names.addresses == {"a.test": "10.0.0.1"}
+    assert "not known" in names.kept["a.test"]
+
+
+async def test_address_stays_as_long_as_it_is_one_of_the_names_and_is_given_up_then(
+    dns: dict[str, list[str]],
+) -> None:
+    plan, known = plan_of(backend("a", "a.test")), {"a.test": "10.0.0.1"}
+    dns["a.test"] = ["10.0.0.2", "10.0.0.1"]
+    names = await image.resolve(plan, known)
+    assert names.addresses == known
+    assert names.several == {"a.test": ["10.0.0.2", "10.0.0.1"]}
+    dns["a.test"] = ["10.0.0.2"]
+    assert await image.resolve(plan, known) == image.Names({"a.test": "10.0.0.2"})
 
 
 def test_primaries_come_before_backups_and_keep_their_order() -> None:
@@ -64,7 +98,7 @@ def test_backend_with_another_address_is_another_backend() -> None:
     assert image.backend_keys(plan) != image.backend_keys(moved)
 
 
-def test_overridden_weight_rebuilds_the_table_of_a_consistent_pool() -> None:
+async def test_overridden_weight_rebuilds_the_table_of_a_consistent_pool() -> None:
     plan = plan_of(backend("a"), backend("b", "127.0.0.2"), balance="consistent")
     rows = numbered(plan)
     members = image.members(plan, rows, {})
@@ -75,9 +109,31 @@ def test_overridden_weight_rebuilds_the_table_of_a_consistent_pool() -> None:
     board.set_pool(0, 0, 2)
     shares = []
     for weights in ({}, {("web", "a"): 3}):
-        fd = image.build(1, plan, rows, members, weights)
+        fd = image.build(1, plan, rows, members, await image.tables(plan, weights))
         picks = Selector(board, fd, seat).route(0, [str(n).encode() for n in range(4000)])
         os.close(fd)
         shares.append(picks.count(0) / len(picks))
     assert shares[0] == pytest.approx(1 / 2, abs=0.05)
     assert shares[1] == pytest.approx(3 / 4, abs=0.05)
+
+
+async def test_loop_goes_on_while_large_tables_are_built() -> None:
+    """A heartbeat that is not read for long would look like a hung worker."""
+    plan = plan_of(*(backend(f"b{n}") for n in range(1000)), balance="consistent")
+    alone = time.perf_counter()
+    await image.tables(plan, {})
+    alone = time.perf_counter() - alone
+    building = asyncio.ensure_future(image.tables(plan, {}))
+    turns = 0
+    while not building.done():
+        await asyncio.sleep(alone / 50)
+        turns += 1
+    assert len(building.result()["web"][0]) == 2 * MAGLEV_LARGE_SIZE
+    assert turns > 5
+
+
+async def test_table_that_cannot_be_built_says_why() -> None:
+    plan = plan_of(backend("a", weight=65535), backend("b", weight=65535), balance="consistent",
+                   hash="ketama")
+    with pytest.raises(ValueError, match="weights add up"):
+        await image.tables(plan, {})

@@ -17,11 +17,12 @@ def test_answers_and_errors_come_by_host(monkeypatch: pytest.MonkeyPatch) -> Non
     def look_up(host: str, *_: object, **__: object) -> list[object]:
         if host == "nowhere":
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-        return [(0, 0, 0, "", (f"10.0.0.{len(host)}", 0))]
+        return [(2, 1, 0, "", (f"10.0.0.{len(host)}", 0)), (2, 1, 0, "", ("10.0.1.1", 0)),
+                (10, 1, 0, "", ("::1", 0, 0, 0))]
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     found = asyncio.run(resolver.addresses(["a", "bb", "nowhere"], 5.0))
-    assert (found["a"], found["bb"]) == ("10.0.0.1", "10.0.0.2")
+    assert (found["a"], found["bb"]) == (["10.0.0.1", "10.0.1.1"], ["10.0.0.2", "10.0.1.1"])
     assert isinstance(found["nowhere"], socket.gaierror)
 
 
