@@ -54,7 +54,8 @@ def test_the_reference_has_every_key(table: str, name: str, about: dict[str, Any
 
 
 def test_there_are_examples() -> None:
-    assert {path.name for path in EXAMPLES} >= {"lb.toml", "tcp.toml", "databases.toml"}
+    assert {path.name for path in EXAMPLES} >= {
+        "lb.toml", "tcp.toml", "http.toml", "databases.toml"}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -97,7 +98,10 @@ def test_the_embedded_default_needs_nothing_but_loopback() -> None:
     assert [str(bind) for listener in plan.listeners for bind in listener.binds] == [
         "127.0.0.1:8080"
     ]
-    assert [(pool.name, pool.demo, pool.backends) for pool in plan.pools] == [("demo", 3, ())]
+    (pool,) = plan.pools
+    assert (pool.name, pool.backends) == ("web", ())
+    assert pool.app is not None
+    assert (pool.app.kind, pool.app.app) == ("wsgi", "hello:application")
 
 
 @pytest.mark.parametrize(
