@@ -41,6 +41,8 @@ FAMILIES = {
                    judge.explain),
     "shop": Family(shop_config.CAST, shop_trouble.disturbance, shop_judge.judge,
                    shop_judge.explain),
+    "app": Family(shop_config.APP_CAST, shop_trouble.disturbance, shop_judge.judge,
+                  shop_judge.explain),
 }
 SCENARIOS: dict[str, AnyScenario] = {**catalog.SCENARIOS, **shop_catalog.SCENARIOS}
 

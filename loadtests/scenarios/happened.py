@@ -23,7 +23,7 @@ class Trouble:
     """What was the matter with a backend between two moments of CLOCK_MONOTONIC, seconds."""
 
     who: Life
-    kind: Literal["restarted", "slow", "flapping"]
+    kind: Literal["restarted", "replaced", "slow", "flapping"]
     began: float
     ended: float
 

@@ -9,8 +9,9 @@ from typing import Generic, Literal, Protocol, TypeVar
 from .shape import CONSTANT, Step, user_seconds
 
 STARTING = 1.5          # seconds
-Family = Literal["echo", "shop"]
-Disturbance = Literal["none", "deaths", "reloads", "restarts", "slowness", "flapping"]
+Family = Literal["echo", "shop", "app"]
+Disturbance = Literal[
+    "none", "deaths", "reloads", "restarts", "replacements", "slowness", "flapping"]
 
 
 class Behaviour(Protocol):

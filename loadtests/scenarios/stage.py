@@ -9,10 +9,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lbcore.admin.client import AdminClient, AdminError, NotRunning
 from lbcore.config.plan import Address
@@ -23,6 +25,7 @@ from .wire import Life
 
 TREE = Path(__file__).parents[2]        # where `python -m loadtests...` finds this package
 READY = 20.0                            # seconds that a process may take to start
+PATIENCE = 60.0                         # seconds that an application may take to be replaced
 Json = dict[str, Any]
 Command = Callable[[Life, int], list[str]]              # who it is, its port
 Configuration = Callable[[Path, int, Ports, int], str]  # admin socket, workers, ports, variant
@@ -30,10 +33,13 @@ Configuration = Callable[[Path, int, Ports, int], str]  # admin socket, workers,
 
 @dataclass(frozen=True)
 class Cast:
-    """Who is on the stage: how a backend is started, and what lbcore is told about them."""
+    """Who is on the stage: how a backend is started, and what lbcore is told about them.
+
+    Without a ``command`` lbcore starts its backends itself.
+    """
 
     pool: str
-    command: Command
+    command: Command | None
     configuration: Configuration
 
 
@@ -148,6 +154,23 @@ class Balancer:
                 return found
         raise HarnessError(f"lbcore knows no backend {backend_name(number)}")
 
+    def processes_of(self, word: str) -> set[int]:
+        """Process numbers of what it has started with ``word`` in the command."""
+        found = set()
+        for process in self.running.root.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if word in process.cmdline():
+                    found.add(process.pid)
+        return found
+
+    def restart(self) -> None:
+        """Replaces the application of the pool; returns when the new one serves.
+
+        Raises HarnessError.
+        """
+        self._tell(lambda: AdminClient(self._admin.address, timeout=PATIENCE).restart(
+            self._cast.pool))
+
     def drain(self, number: int) -> None:
         """Gives the backend no new traffic. Raises HarnessError."""
         self._tell(lambda: self._admin.drain(self._cast.pool, backend_name(number)))
@@ -222,9 +245,10 @@ def stage(
 ) -> Iterator[Stage]:
     """Sets the stage. ``out`` is for logs; sockets and lb.toml are in a temporary directory."""
     with tempfile.TemporaryDirectory(prefix="lbcore-load-") as name:
-        ports = _ports(backends)
-        there = [Backend(processes, cast.command, number, port, out)
-                 for number, port in enumerate(ports.backends, 1)]
+        ports = _ports(backends if cast.command else 0)
+        there = [] if cast.command is None else [
+            Backend(processes, cast.command, number, port, out)
+            for number, port in enumerate(ports.backends, 1)]
         for one in there:
             one.launch()
         for one in there:

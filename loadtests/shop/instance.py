@@ -25,11 +25,16 @@ HEALTH = "/healthz"
 
 
 class Instance:
-    """An ASGI application around another one."""
+    """An ASGI application around another one.
+
+    Its name is NUMBER.LIFE, of SHOP_INSTANCE and SHOP_LIFE: one instance keeps its number when it
+    is started again, and begins another life. Without them the life is the process's number.
+    """
 
     def __init__(self, inner: Application) -> None:
         self._inner = inner
-        self.name = f"{os.environ.get('SHOP_INSTANCE', '1')}.{os.environ.get('SHOP_LIFE', '1')}"
+        number = os.environ.get("SHOP_INSTANCE", "1")
+        self.name = f"{number}.{os.environ.get('SHOP_LIFE', os.getpid())}"
         self._delay = 0.0       # seconds
         self._failing = False
 

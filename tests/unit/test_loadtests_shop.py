@@ -20,17 +20,20 @@ from loadtests.scenarios.scenario import Scenario
 from loadtests.scenarios.shop.browser import life
 from loadtests.scenarios.shop.catalog import (
     ABUSE,
+    APP,
     BURST,
     FLAPPING,
+    INSTANCES,
     RATE,
     RELOAD,
     RESTART,
+    RESTARTS,
     SCENARIOS,
     SHOP,
     SLOW,
     Customers,
 )
-from loadtests.scenarios.shop.config import POOL, VARIANTS, lb_toml
+from loadtests.scenarios.shop.config import POOL, VARIANTS, app_toml, lb_toml
 from loadtests.scenarios.shop.judge import (
     NOTICED_WITHIN,
     RECOVERS_WITHIN,
@@ -125,6 +128,12 @@ def test_no_variant_takes_away_what_a_session_needs() -> None:
         assert pool.http.sticky == first.http.sticky
 
 
+def test_the_shop_that_lbcore_runs_is_as_many_backends() -> None:
+    text = app_toml(Path("/tmp/x/admin.sock"), 2, PORTS)
+    pool = to_plan(parse(text, "lb.toml").config).pools[0]
+    assert pool.app is not None and len(pool.app.names) == INSTANCES
+
+
 # ---- excuses
 
 @pytest.mark.parametrize("trouble", [RESTARTED, SLOWED, FLAPPED], ids=lambda t: t.kind)
@@ -212,6 +221,17 @@ def test_a_restart_must_cost_the_sessions_there_and_nothing_else() -> None:
         "sessions and chats that ended with b1#1"]
     assert missed(RESTART, fast(RESTART), [lost, failure()], happened) == [
         "failures without an excuse"]
+
+
+def test_every_server_of_an_application_must_be_replaced_each_time() -> None:
+    troubles = [Trouble(Life(1, pid), "replaced", 100.0, 101.0)
+                for pid in range(INSTANCES * len(RESTARTS))]
+    lost = failure(who=Life(1, 0), error=STRANGER)
+    assert missed(APP, fast(APP), [lost], Happened(troubles=troubles)) == []
+    assert missed(APP, fast(APP), [lost], Happened(troubles=troubles[:-1])) == [
+        "servers replaced"]
+    assert missed(APP, fast(APP), [], Happened(troubles=troubles)) == [
+        "sessions and chats that ended with them"]
 
 
 @pytest.mark.parametrize(("scenario", "trouble"), [(SLOW, SLOWED), (FLAPPING, FLAPPED)],

@@ -104,6 +104,8 @@ class Browser:
         self._keep_cookies(page.headers)
         if page.status not in expect:
             raise Unexpected(f"{method} {path}: {page.status} {page.body[:100]!r}")
+        if page.who is None and page.status < 400:
+            raise WrongAnswer(f"{method} {path}: {page.status} of no instance")
         return page
 
     def post(

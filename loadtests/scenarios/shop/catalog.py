@@ -18,6 +18,7 @@ RATE = 20               # searches a second that one address may make, and
 BURST = 20              # at once
 SLOWNESS = 1.5          # seconds that a slow instance takes for everything
 GIVE_UP = "1s"          # an instance that takes longer is ejected, see config.py
+RESTARTS = (0.15, 0.4, 0.65)        # shares of the run
 Kind = Literal["shopper", "visitor", "mover", "waiter", "talker", "searcher", "abuser"]
 
 
@@ -74,6 +75,18 @@ RESTART = Scenario(
     delivered=0.75,
     least_seconds=20,
 )
+APP = Scenario(
+    name="shop-app",
+    title="a shop that lbcore runs itself, and `lbcore restart`",
+    family="app",
+    users=36,
+    behaviours=_EVERYBODY,
+    # Nine times in a run a Django starts, three at once.
+    latencies=_limits(60, 500, 1500, 3000),
+    disturbance="replacements",
+    delivered=0.75,
+    least_seconds=20,
+)
 SLOW = Scenario(
     name="shop-slow",
     title="a shop with one instance that becomes slow, and well again",
@@ -121,4 +134,4 @@ RELOAD = Scenario(
     disturbance="reloads",
     least_seconds=6,
 )
-SCENARIOS = {s.name: s for s in (SHOP, RESTART, SLOW, FLAPPING, ABUSE, RELOAD)}
+SCENARIOS = {s.name: s for s in (SHOP, RESTART, APP, SLOW, FLAPPING, ABUSE, RELOAD)}

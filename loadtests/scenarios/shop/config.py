@@ -7,11 +7,12 @@ import sys
 from pathlib import Path
 
 from ..config import Ports, backend_name
-from ..stage import Cast
+from ..stage import TREE, Cast
 from ..wire import Life
-from .catalog import BURST, GIVE_UP, RATE
+from .catalog import BURST, GIVE_UP, INSTANCES, RATE
 
 POOL = "shop"
+APPLICATION = "loadtests.shop.asgi:application"
 COOKIE = "lbcore"
 VARIANTS = 5
 WEIGHTS = (1, 3, 2)
@@ -22,7 +23,7 @@ def command(who: Life, port: int) -> list[str]:
     return [
         "env", f"SHOP_INSTANCE={who.backend}", f"SHOP_LIFE={who.life}",
         f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}",
-        sys.executable, "-m", "uvicorn", "loadtests.shop.asgi:application", "--port", str(port),
+        sys.executable, "-m", "uvicorn", APPLICATION, "--port", str(port),
         "--no-access-log", "--log-level", "warning", "--backlog", "1024",
         "--timeout-graceful-shutdown", "10",
     ]
@@ -119,4 +120,39 @@ fall = 2
 """
 
 
+def app_toml(admin: Path, workers: int, ports: Ports, variant: int = 0) -> str:
+    """A shop that lbcore runs itself. There is one variant only."""
+    return f"""\
+# A shop under load, run by lbcore.
+[lbcore]
+workers = {workers}
+drain_timeout = "2s"
+
+[admin]
+listen = "unix:{admin}"
+
+[[listener]]
+name = "shop"
+bind = "127.0.0.1:{ports.listener}"
+protocol = "http"
+pool = "{POOL}"
+trusted_proxies = ["127.0.0.0/8"]
+
+[pool.{POOL}]
+asgi = "{APPLICATION}"
+directory = "{TREE}"
+instances = {INSTANCES}
+options = ["--log-level", "warning"]
+stop_timeout = "3s"                     # a chat would go on for ever
+balance = "least_conn"
+sticky = {{ cookie = "{COOKIE}", secret = "only-for-load-tests-on-loopback" }}
+
+[pool.{POOL}.health]
+type = "http"
+path = "/healthz"
+interval = "500ms"
+"""
+
+
 CAST = Cast(POOL, command, lb_toml)
+APP_CAST = Cast(POOL, None, app_toml)

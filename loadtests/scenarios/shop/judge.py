@@ -10,11 +10,12 @@ from ..limits import Aftermath, Check, Told, common, reloads
 from ..measure import Measured
 from ..records import Failure
 from ..scenario import AnyScenario
-from .catalog import ABUSE, BURST, RATE, RESTART
+from .catalog import ABUSE, APP, BURST, INSTANCES, RATE, RESTART, RESTARTS
 
 # A session that was lost is noticed when its customer comes again, seconds.
 NOTICED_WITHIN = 6.0
 RECOVERS_WITHIN = 8.0           # seconds from an instance's recovery to its first requests
+OVER = ("restarted", "replaced")
 MAY_FAIL = {"buy", "login", "upload"}       # not safe to be sent twice: a 503 of these is passed on
 
 
@@ -29,9 +30,9 @@ def excuse(failure: Failure, troubles: Sequence[Trouble]) -> Trouble | None:
         if failure.who != trouble.who or failure.ended < trouble.began:
             continue
         if failure.error.startswith("Stranger:"):
-            if trouble.kind == "restarted" or failure.began <= trouble.ended + NOTICED_WITHIN:
+            if trouble.kind in OVER or failure.began <= trouble.ended + NOTICED_WITHIN:
                 return trouble
-        elif trouble.kind == "restarted":
+        elif trouble.kind in OVER:
             if failure.request == "message":
                 return trouble
         elif trouble.kind == "flapping" and failure.request in MAY_FAIL and (
@@ -81,6 +82,16 @@ def _troubles(
     scenario: AnyScenario, failures: Sequence[Failure], happened: Happened
 ) -> list[Check]:
     checks = []
+    if scenario.name == APP.name:
+        ended = len(happened.troubles)
+        lost = sum(excuse(one, happened.troubles) is not None for one in failures)
+        checks += [
+            Check("servers replaced", f"{INSTANCES * len(RESTARTS)}", f"{ended}",
+                  ended == INSTANCES * len(RESTARTS)),
+            # Nothing lost would mean that nobody was there: the restarts tried nothing.
+            Check("sessions and chats that ended with them", ">= 1", f"{lost}", lost > 0),
+        ]
+        return checks
     for trouble in happened.troubles:
         number = trouble.who.backend
         after = happened.returned.get(number)

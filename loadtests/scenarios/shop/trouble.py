@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from urllib.request import urlopen
 
-from loadtests.compare.procs import HarnessError
+from loadtests.compare.procs import HarnessError, wait_until
 from loadtests.shop.instance import CONTROL
 
 from ..disturb import Quiet, Reloads
 from ..happened import Trouble
 from ..scenario import AnyScenario
 from ..stage import Backend, Stage
-from .catalog import SLOWNESS
+from ..wire import Life
+from .catalog import RESTARTS, SLOWNESS
+from .config import APPLICATION
 
 DRAINED = 0.5                   # seconds between an instance's last new customers and its end
-RESTARTS = (0.15, 0.4, 0.65)    # shares of the run, one for each instance
+ENDS_WITHIN = 10.0              # seconds that an application gets to end when it is replaced
 SLOW = (0.2, 0.6)
 FLAPPING = (0.2, 0.7)
 HALF = 1.0                      # seconds of each state while it flaps
@@ -90,6 +92,35 @@ class Restarts(Watching):
             raise HarnessError("the load ended before the last instance was restarted")
 
 
+class Replacements(Quiet):
+    """lbcore is told to restart the application that it runs."""
+
+    def __init__(self, stage: Stage, seconds: float) -> None:
+        super().__init__()
+        self._balancer = stage.balancer
+        self._due = [share * seconds for share in RESTARTS]
+
+    def step(self, elapsed: float) -> str:
+        """See :meth:`Quiet.step`."""
+        if self._due and elapsed >= self._due[0]:
+            self._due.pop(0)
+            self._replace()
+        return f"{len(RESTARTS) - len(self._due)} restarts"
+
+    def _replace(self) -> None:
+        old, began = self._balancer.processes_of(APPLICATION), time.monotonic()
+        self._balancer.restart()
+        wait_until(lambda: not old & self._balancer.processes_of(APPLICATION), ENDS_WITHIN,
+                   "the end of the old application")
+        self.happened.troubles += [
+            Trouble(Life(1, pid), "replaced", began, time.monotonic()) for pid in sorted(old)]
+
+    def finish(self) -> None:
+        """See :meth:`Quiet.finish`."""
+        if self._due:
+            raise HarnessError("the load ended before the last restart")
+
+
 class Slowness(Watching):
     """The first instance becomes slow, and well again."""
 
@@ -160,6 +191,8 @@ def disturbance(scenario: AnyScenario, stage: Stage, seconds: float, reload_ever
     match scenario.disturbance:
         case "restarts":
             return Restarts(stage, seconds)
+        case "replacements":
+            return Replacements(stage, seconds)
         case "slowness":
             return Slowness(stage, seconds)
         case "flapping":
