@@ -46,7 +46,7 @@ from lbcore._session cimport session_tunnel
 from lbcore._timers cimport TICK_MS, timer_clear, timer_node_t, timer_set
 from lbcore._web cimport (
     CONN_BUSY, CONN_CHUNK, CONN_DEAD, CONN_HEAD, CONN_IDLE, CONN_LINGER, CONN_PROXY, X_ABORT,
-    X_DONE, X_KEEP_ALIVE, X_TUNNEL, conn_chunk_t, exchange_t,
+    X_DONE, X_KEEP_ALIVE, X_TUNNEL, X_UP_DONE, conn_chunk_t, exchange_t,
 )
 from lbcore.includes.atomics cimport sub32
 from lbcore.includes.linux cimport (
@@ -559,11 +559,12 @@ cdef uint32_t wait_left(loop_t *loop, conn_t *conn) noexcept nogil:
 cdef bint settled(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
     """Acts on the state of the exchange. True: it is over, and the next request may come."""
     cdef exchange_t *x = conn.exchange
-    cdef bint keep
+    cdef bint keep, heard
     if conn.state != CONN_BUSY:
         return False
     if x.state == X_DONE:
         keep = x.flags & X_KEEP_ALIVE
+        heard = x.flags & X_UP_DONE
         exchange_free(loop, web, x)
         conn.exchange = NULL
         conn.requests += 1
@@ -571,7 +572,7 @@ cdef bint settled(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
         conn.since = relative(loop)
         if keep:
             return True
-        if conn.rest == NULL and not conn.client.flags & READABLE:
+        if heard and conn.rest == NULL and not conn.client.flags & READABLE:
             conn_end(loop, web, conn, END_NORMAL, False)
         else:
             linger(loop, web, conn)

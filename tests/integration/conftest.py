@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.http_lab import HttpLab, http_lab
 from tests.support.relay_lab import Lab
 
 
@@ -13,4 +14,11 @@ from tests.support.relay_lab import Lab
 def lab() -> Iterator[Lab]:
     """A worker process of this test's own."""
     with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def web() -> Iterator[HttpLab]:
+    """A worker of this test's own that speaks HTTP; at the end it must hold nothing any more."""
+    with http_lab() as lab:
         yield lab
