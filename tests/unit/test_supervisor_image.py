@@ -109,7 +109,7 @@ def test_backend_with_another_address_is_another_backend() -> None:
     assert image.backend_keys(plan) != image.backend_keys(moved)
 
 
-async def test_routes_are_told_apart_by_their_listener_and_those_of_one_name_are_one() -> None:
+def test_routes_are_told_apart_by_their_listener_and_those_of_one_name_are_one() -> None:
     http = HttpPlan((RoutePlan("api", host="a.b", pool=0), RoutePlan("api", host="c.d", pool=0)))
     listeners = tuple(ListenerPlan(name, (), 0, "http", http=http) for name in ("web", "shop"))
     plan = replace(plan_of(backend("a")), listeners=(*listeners, ListenerPlan("tcp", (), 0)))
@@ -118,20 +118,21 @@ async def test_routes_are_told_apart_by_their_listener_and_those_of_one_name_are
     ]
 
 
-def test_a_pool_that_learns_from_a_cookie_has_a_table_whatever_its_algorithm() -> None:
+async def test_a_pool_that_learns_from_a_cookie_has_a_table_whatever_its_algorithm() -> None:
     plan = plan_of(backend("a"), backend("b", "127.0.0.2"))
     sticky = PoolHttpPlan(sticky=StickyPlan("SID", "learn", b"", ""))
     learning = replace(plan, pools=(replace(plan.pools[0], http=sticky),))
     lengths = []
     for one in (plan, learning):
-        fd = image.build(1, one, numbered(one), image.members(one, numbered(one), {}), {})
+        fd = image.build(1, one, numbered(one), image.members(one, numbered(one), {}),
+                         await image.tables(one, {}))
         lengths.append(contents(fd)["pools"][0]["table_length"])
         os.close(fd)
     assert lengths[0] == 0
     assert lengths[1] > 0
 
 
-def test_overridden_weight_rebuilds_the_table_of_a_consistent_pool() -> None:
+async def test_overridden_weight_rebuilds_the_table_of_a_consistent_pool() -> None:
     plan = plan_of(backend("a"), backend("b", "127.0.0.2"), balance="consistent")
     rows = numbered(plan)
     members = image.members(plan, rows, {})
