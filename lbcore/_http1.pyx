@@ -15,6 +15,7 @@
 #     punctuation of a reg-name have no place in DNS, but a meaning in other fields and in logs
 #   Host or Content-Length named by Connection: removing them would change what the message is
 #   chunk sizes of more than 16 digits, white space behind a chunk size
+#   a 1xx response that announces a body: it has none (RFC 9112, 6.3), but some read one
 # Accepted although the grammar of URIs does not have them: the bytes "<>\^`{|} and those from 0x80
 # on in targets, which browsers and scripts do send. They mean nothing in a request line.
 
@@ -294,6 +295,8 @@ cdef int response_read(head_t *head, const uint8_t *data, uint32_t limit, uint32
     head.flags = 0
     head.length = 0
     if connection_finish(head, data) != 0 or framing_finish(head, data, repeated) != 0:
+        return BAD
+    if head.status < 200 and (head.framing == BODY_CHUNKED or head.length):
         return BAD
     if head.status < 200 or head.status == 204 or head.status == 304 or method == METHOD_HEAD:
         head.framing = BODY_NONE

@@ -6,6 +6,8 @@ raises AssertionError where the parser contradicts itself.
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -45,6 +47,7 @@ class Reader:
 
     max_size: int = 65536
     meant: list[Meant] = field(default_factory=list)
+    heads: list[Head] = field(default_factory=list)     # of those
     refused: int | None = None      # the status; nothing is read after it
     closed: bool = False            # after a request that is the last; what follows is not read
     waiting: str = "head"           # or "length", "chunks", "trailers"
@@ -121,6 +124,7 @@ class Reader:
         assert self._head is not None
         self.meant.append(Meant(self._head.method_text, self._head.target, self._head.host,
                                 bytes(self._body), trailers))
+        self.heads.append(self._head)
         self.waiting = "head"
         self.closed = not self._head.flags & HeadFlag.HEAD_KEEP_ALIVE
 
@@ -208,14 +212,51 @@ def rebuilt_means_the_same(parse: Parse, text: Callable[[Head], bytes], data: by
     assert text(again) == written
 
 
+def bodies_are_framed_once(head: Head) -> None:
+    """By one length, read as Python reads it, or by one coding, or not at all."""
+    values = {name: [line.value for line in head.fields if line.name.lower() == name]
+              for name in (b"content-length", b"transfer-encoding")}
+    lengths, codings = values[b"content-length"], values[b"transfer-encoding"]
+    assert len(lengths) + len(codings) <= 1
+    assert bool(head.flags & HeadFlag.HEAD_LENGTH_GIVEN) == bool(lengths)
+    if lengths:
+        assert int(lengths[0]) == head.length <= 2**62
+    if head.framing == Framing.BODY_LENGTH:
+        assert lengths
+    if head.framing == Framing.BODY_CHUNKED:
+        assert codings[0].lower() == b"chunked"
+        assert head.minor == 1
+
+
 def heads_are_clean(head: Head) -> None:
     """Nothing in the parts of a head could end a line, or hide from whoever reads on."""
     for line in head.fields:
         assert line.name and not set(line.name) & set(b" \t:\r\n\0"), line
         assert not set(line.value) & {*range(9), *range(10, 32), 127}, line
         assert line.value == line.value.strip(b" \t"), line
-    assert not set(head.target + head.method_text) & {*range(33), 127, ord("#")}
+    assert not set(head.method_text) & {*range(33), *range(127, 256), ord(":")}
+    assert not set(head.target) & {*range(33), 127, ord("#")}
     assert not set(head.host) & {*range(33), 127, *b"/\\@?#,%"}
+
+
+SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?\r\n")
+
+
+def reference_body(data: bytes) -> tuple[int, bytes] | None:
+    """Chunks read with an expression: where the last one ends, and the body. None: not all there,
+    or bad."""
+    body, at = b"", 0
+    while True:
+        line = SIZE_LINE.match(data, at)
+        if line is None or len(line[0]) > 4096:
+            return None
+        at, size = line.end(), int(line[1], 16)
+        if size == 0:
+            return at, body
+        if size > 2**62 or data[at + size:at + size + 2] != b"\r\n":
+            return None
+        body += data[at:at + size]
+        at += size + 2
 
 
 def chunks_agree(data: bytes, cuts: Sequence[int]) -> None:
@@ -236,6 +277,7 @@ def chunks_agree(data: bytes, cuts: Sequence[int]) -> None:
 
     whole = decode(())
     assert decode(sorted(cuts)) == whole
+    assert reference_body(data) == (whole[1:] if whole[0] == CHUNKS_LAST else None)
     if whole[0] == CHUNKS_LAST:
         written = b"%x\r\n%s\r\n0\r\n" % (len(whole[2]), whole[2]) if whole[2] else b"0\r\n"
         assert Chunked().feed(written) == (CHUNKS_LAST, len(written), whole[2])
@@ -250,6 +292,14 @@ def all_claims(data: bytes, cuts: Sequence[int]) -> None:
         head = parse(data, 0)
         if isinstance(head, Head):
             heads_are_clean(head)
+            if parse is not trailers:
+                bodies_are_framed_once(head)
     chunks_agree(data, cuts)
     whole, parts = read(data), read(data, cuts)
     assert (parts.meant, parts.refused) == (whole.meant, whole.refused)
+
+
+def cuts_of(data: bytes) -> list[int]:
+    """Some cuts, always the same ones for the same bytes."""
+    mixed = zlib.crc32(data)
+    return [mixed >> shift & 0xFFF for shift in range(0, 24, 4)]

@@ -145,6 +145,12 @@ def test_framing_that_is_not_certain_is_refused(lines: list[bytes], status: byte
     assert refused(b"HTTP/1.1 " + status, *lines)
 
 
+@pytest.mark.parametrize("line", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_a_1xx_response_that_announces_a_body_is_refused(line: bytes) -> None:
+    assert refused(b"HTTP/1.1 103 x", line)
+    assert head_of(b"HTTP/1.1 103 x", b"Content-Length: 0").framing == Framing.BODY_NONE
+
+
 def test_chunked_in_http_1_0_is_refused() -> None:
     assert refused(b"HTTP/1.0 200 OK", b"Transfer-Encoding: chunked")
 
