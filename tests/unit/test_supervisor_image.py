@@ -11,7 +11,6 @@ from dataclasses import replace
 import pytest
 
 from lbcore._balance import Selector
-from lbcore._plan import contents
 from lbcore._scoreboard import BackendState, Scoreboard
 from lbcore._tables import MAGLEV_LARGE_SIZE
 from lbcore.config.plan import (
@@ -20,10 +19,8 @@ from lbcore.config.plan import (
     HttpPlan,
     ListenerPlan,
     Plan,
-    PoolHttpPlan,
     PoolPlan,
     RoutePlan,
-    StickyPlan,
 )
 from lbcore.supervisor import image
 
@@ -116,20 +113,6 @@ def test_routes_are_told_apart_by_their_listener_and_those_of_one_name_are_one()
     assert list(dict.fromkeys(image.route_keys(plan))) == [
         ("web", "api"), ("web", "default"), ("shop", "api"), ("shop", "default"),
     ]
-
-
-async def test_a_pool_that_learns_from_a_cookie_has_a_table_whatever_its_algorithm() -> None:
-    plan = plan_of(backend("a"), backend("b", "127.0.0.2"))
-    sticky = PoolHttpPlan(sticky=StickyPlan("SID", "learn", b"", ""))
-    learning = replace(plan, pools=(replace(plan.pools[0], http=sticky),))
-    lengths = []
-    for one in (plan, learning):
-        fd = image.build(1, one, numbered(one), image.members(one, numbered(one), {}),
-                         await image.tables(one, {}))
-        lengths.append(contents(fd)["pools"][0]["table_length"])
-        os.close(fd)
-    assert lengths[0] == 0
-    assert lengths[1] > 0
 
 
 async def test_overridden_weight_rebuilds_the_table_of_a_consistent_pool() -> None:
