@@ -476,8 +476,10 @@ cdef tuple host_tables(Image image, list hosts):
     cdef host_t made
     cdef bytes name
     cdef uint64_t hashed
-    indexes = list(range(len(hosts)))
-    any_host = [index for index in indexes if not hosts[index]]
+    by_pattern = {}
+    for index, host in enumerate(hosts):
+        by_pattern.setdefault(host, []).append(index)
+    any_host = by_pattern.get("", [])
     names = dict.fromkeys(host.removeprefix("*") for host in hosts if host)
     size = 2
     while size < 2 * len(names):
@@ -485,7 +487,8 @@ cdef tuple host_tables(Image image, list hosts):
     places = [None] * size
     empty = bytes(sizeof(host_t))
     for host in names:
-        taken = [index for index in indexes if takes(hosts[index], host)]
+        taken = sorted(index for pattern in patterns(host)
+                       for index in by_pattern.get(pattern, ()))
         name = host.encode()
         hashed = text_hash(name, len(name))
         memset(&made, 0, sizeof(made))
@@ -504,11 +507,14 @@ cdef bytes numbered(uint32_t index):
     return (<char *> &index)[:sizeof(index)]
 
 
-cdef bint takes(str pattern, str host):
-    """Whether a route's host takes a key of the hosts table: a name, or a wildcard's suffix."""
-    if not pattern or pattern == host:
-        return True
-    return pattern.startswith("*") and host.endswith(pattern[1:])
+cdef list patterns(str host):
+    """The hosts of routes that take a key of the hosts table: a name, or a wildcard's suffix."""
+    found = ["", host]
+    at = host.find(".")
+    while at >= 0:
+        found.append("*" + host[at:])
+        at = host.find(".", at + 1)
+    return found
 
 
 def seal(fd: int) -> None:

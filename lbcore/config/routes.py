@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from lbcore.config.plan import MatchPlan, RoutePlan
 
 MAX_NAME = 80
+MOST_COMPARED = 200              # of one path: with thousands, checking would take minutes
 Rank = tuple[int, int, int, int, int, int]
 
 
@@ -69,10 +70,17 @@ def covered(routes: Sequence[RoutePlan]) -> Iterator[tuple[RoutePlan, RoutePlan]
 
     ``routes`` are in order. What a regular expression takes is not looked into.
     """
-    same: dict[tuple[str, str, str], list[RoutePlan]] = {}
+    same: dict[object, list[RoutePlan]] = {}
+    twins: dict[object, RoutePlan] = {}
     for route in routes:
-        earlier = same.setdefault((route.host, route.path_kind, route.path), [])
-        if other := next((one for one in earlier if _takes_all(one, route)), None):
+        place = (route.host, route.path_kind, route.path)
+        conditions = (route.methods, frozenset(route.headers), frozenset(route.queries))
+        twin = twins.setdefault((place, conditions), route)
+        earlier = same.setdefault(place, [])
+        if twin is not route:
+            yield route, twin
+        elif other := next((one for one in earlier[:MOST_COMPARED] if _takes_all(one, route)),
+                           None):
             yield route, other
         else:
             earlier.append(route)
