@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from lbcore.config.host_apps import app_problems, app_warnings
 from lbcore.config.load import Source
 from lbcore.config.plan import Address, Plan
 from lbcore.config.problems import KeyPath, Problem, key_text
@@ -32,7 +33,8 @@ def host_problems(
     ``source`` gives the problems their lines. ``ignore`` holds, or recognises, the processes
     whose sockets are no obstacle: those of the running instance.
     """
-    return [*ports_in_use(plan, source, ignore), *_missing_accounts(plan, source)]
+    apps = app_problems(plan, source) if source else []
+    return [*ports_in_use(plan, source, ignore), *_missing_accounts(plan, source), *apps]
 
 
 def host_warnings(plan: Plan, source: Source | None = None) -> list[Problem]:
@@ -43,7 +45,7 @@ def host_warnings(plan: Plan, source: Source | None = None) -> list[Problem]:
         if name and uid != 0:
             message = f"this has no effect: only root can change it, and this is user {uid}"
             found.append(_problem(source, ("lbcore", key), message, "leave it out"))
-    return found
+    return [*found, *(app_warnings(plan, source) if source else [])]
 
 
 def ports_in_use(

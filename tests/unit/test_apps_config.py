@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 
-from lbcore.config import ConfigError, Problem, parse, to_plan
+from lbcore.config import ConfigError, Problem, host, load_file, parse, to_plan
 from lbcore.config.plan import AppPlan
 from lbcore.config.show import to_toml
+from tests.support.lbcore_lab import free_port
 
 LISTENER = '[[listener]]\nname = "web"\nbind = "127.0.0.1:8080"\npool = "web"\n[pool.web]\n'
 
@@ -81,3 +85,36 @@ def test_what_show_prints_means_the_same(keys: str) -> None:
     loaded = parse(LISTENER + keys, "lb.toml")
     again = parse(to_toml(loaded.config), "shown.toml")
     assert to_plan(again.config).pools == to_plan(loaded.config).pools
+
+
+def host_problems_of(path: Path) -> list[str]:
+    loaded = load_file(path)
+    return [f"{one.key}: {one.message}" for one in
+            host.host_problems(to_plan(loaded.config), loaded.source)]
+
+
+@pytest.mark.parametrize(("keys", "key", "message"), [
+    ('directory = "nowhere"', "directory", "there is no directory"),
+    ('venv = "nowhere"', "venv", "there is no Python in"),
+    ('python = "./nowhere"', "python", "there is no Python at"),
+    ('python = "no-such-python"', "python", "there is no Python at no-such-python"),
+])
+def test_check_finds_what_is_not_on_this_machine(
+    tmp_path: Path, keys: str, key: str, message: str
+) -> None:
+    path = tmp_path / "lb.toml"
+    path.write_text(LISTENER.replace("8080", str(free_port())) + f'wsgi = "a:b"\n{keys}\n'
+                    f'[admin]\nlisten = "unix:{tmp_path}/a"\n')
+    (found,) = host_problems_of(path)
+    assert found.startswith(f"pool.web.{key}: {message}")
+
+
+def test_check_finds_a_server_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "lb.toml"
+    path.write_text(LISTENER.replace("8080", str(free_port())) + 'wsgi = "a:b"\n'
+                    f'[admin]\nlisten = "unix:{tmp_path}/a"\n')
+    assert host_problems_of(path) == []
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert host_problems_of(path) == ["pool.web.server: gunicorn is not installed beside lbcore"]
