@@ -48,9 +48,10 @@ cdef void exchange_record(loop_t *loop, web_t *web, exchange_t *x, uint64_t tota
                 slice_text(&record.backend, plan,
                            pool_backends(plan, pool_of(x))[x.seek.backend].name)
     if x.request != NULL:
-        # One byte before the target; an empty line may stand before the method.
-        record.method.data = buffer_data(x.request) + x.target.at - 1 - x.method_size
-        record.method.size = x.method_size
+        if x.method_size:
+            # It ends one byte before the target; an empty line may stand before it.
+            record.method.data = buffer_data(x.request) + x.target.at - 1 - x.method_size
+            record.method.size = x.method_size
         slice_mark(&record.target, x, &x.target)
         slice_mark(&record.host, x, &x.host)
         slice_mark(&record.referer, x, &x.referer)
