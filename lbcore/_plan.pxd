@@ -67,8 +67,7 @@ ctypedef struct pool_t:
     uint32_t primary_count
     uint32_t backup_count
     uint32_t load_bound         # per mille of the mean; 0: none
-    uint32_t table_offset       # ketama: ring_point_t[table_length]; others: maglev's
-                                # uint16_t[table_length], if a hash picks at all
+    uint32_t table_offset       # maglev: uint16_t[table_length]; ketama: ring_point_t[table_length]
     uint32_t table_length
     uint32_t backup_table_offset
     uint32_t backup_table_length
@@ -128,8 +127,9 @@ ctypedef struct http_t:         # what only an http listener has
 ctypedef struct host_t:         # open addressing, linear probing; count is a power of two
     uint64_t hash               # text_hash of `host`, never 0; 0: an empty place
     text_t host                 # lower case; wildcards as ".example.com"
-    span_t routes               # uint32_t[]: all routes that can take this host, in order: also
-                                # those of wildcards above it and those without a host
+    # uint32_t[]: all routes that can take this host, in order: also those of wildcards above it
+    # and those without a host
+    span_t routes
 
 ctypedef struct page_t:         # an error page of the user's own
     uint16_t status             # 0: every status that has none
@@ -256,7 +256,7 @@ ctypedef struct route_t:
     # -- limits
     uint64_t max_body           # bytes; 0: no limit
     uint32_t body_timeout       # ms between two reads of the request's body
-    uint32_t first_byte_timeout # ms from the end of the request to the response's first byte
+    uint32_t first_byte_timeout  # ms from the end of the request to the response's first byte
     uint32_t read_timeout       # ms between two reads of the response
     uint32_t send_timeout       # ms in which a client must take something
     uint32_t total_timeout      # ms for the whole exchange; 0: no limit
