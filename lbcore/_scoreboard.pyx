@@ -211,12 +211,13 @@ cdef class Scoreboard:
 
     @staticmethod
     def attach(fd: int) -> Scoreboard:
-        """Maps an existing segment and owns ``fd`` from then on.
+        """Maps an existing segment and owns ``fd`` from then on, also when it cannot be used.
 
         Raises LayoutError when it was made by a version with another layout.
         """
         cdef board_t board
         cdef Scoreboard self = Scoreboard()
+        self.fd = fd
         wanted = lay_out(&board, NULL)
         if os.fstat(fd).st_size != wanted:
             raise LayoutError("scoreboard has another size: made by another version of lbcore")

@@ -324,7 +324,6 @@ def _board(state: Json, log: Log) -> tuple[Scoreboard, int, bool]:
         return Scoreboard.attach(state["board"]), state["board_number"], True
     except LayoutError as error:
         log.warning("upgrade.new_scoreboard", message="counters start at zero", reason=str(error))
-        os.close(state["board"])
         return Scoreboard.create(), state["board_number"] + 1, False
 
 

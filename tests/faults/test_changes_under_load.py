@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -247,3 +248,66 @@ def test_upgrade_that_cannot_read_what_it_is_left_takes_over_from_the_workers(
         clients.close()
         lb.wait_serving(2, but=old)
         load.expect_no_failure()
+
+
+# ---- an upgrade to another layout of the scoreboard ----------------------------------------------
+
+def change_layout(lb: Instance) -> None:
+    """Makes the scoreboard one that the next version cannot read; who has mapped it goes on."""
+    (board,) = [path for path in Path(f"/proc/{lb.pid}/fd").iterdir()
+                if "scoreboard" in str(path.readlink())]
+    with board.open("r+b") as file:
+        magic, layout = struct.unpack("=QI", file.read(12))
+        file.seek(0)
+        file.write(struct.pack("=QI", magic, layout + 1))
+
+
+def test_upgrade_to_another_layout_of_the_scoreboard_fails_no_connection(lb: Instance) -> None:
+    lb.file["lbcore"].update(workers=2, hang_timeout="2s")
+    lb.write()
+    lb.start()
+    old = [worker["pid"] for worker in lb.serving()]
+    with LongLived(lb.address) as clients, Load(lb.address) as load:
+        clients.open(10)
+        change_layout(lb)
+        lb.admin.upgrade()
+        lb.wait_for("upgrade.new_scoreboard")
+        lb.wait_for("upgraded")
+        assert clients.ask() == []
+        lb.admin.reload()
+        lb.admin.workers(3)
+        lb.admin.upgrade()
+        lb.wait_for("upgraded", 2)
+        assert clients.ask() == []
+        clients.close()
+        lb.wait_serving(3, but=old)
+        load.wait_for(100)
+        load.expect_no_failure()
+    assert len(lb.events("upgrade.new_scoreboard")) == 1
+    assert not lb.events("worker.hung")
+
+
+def test_old_workers_left_by_an_upgrade_to_another_layout_are_replaced_at_the_next_reload(
+    tree: Tree, upgradable: Instance, backends: Backends,
+) -> None:
+    """They cannot be told a new plan, whose rows are in a scoreboard that they do not see."""
+    lb = upgradable
+    old = [worker["pid"] for worker in lb.serving()]
+    working, broken = "if len(entries) != len(descriptors):", "if True:"
+    with LongLived(lb.address) as clients, Load(lb.address) as load:
+        clients.open(5)
+        tree.replace("worker.py", working, broken)
+        change_layout(lb)
+        lb.admin.upgrade()
+        lb.wait_for("upgrade.failed")
+        tree.replace("worker.py", broken, working)
+        assert [worker["pid"] for worker in lb.wait_serving(2)] == old
+        lb.pool["backends"] = backends.echo(1)
+        lb.write()
+        lb.admin.reload()
+        assert clients.ask() == []
+        clients.close()
+        lb.wait_serving(2, but=old)
+        load.wait_for(100)
+        load.expect_no_failure()
+    until(lambda: lb.backend(lb.pool["backends"][0])["inflight"] == 0, "the new plan is served")

@@ -106,11 +106,13 @@ class Instance:
     # -- its life
 
     def start(self, *, descriptors: int | None = None, wait: bool = True,
-              stdout: int | None = None, lacking: Sequence[str] = ()) -> None:
+              stdout: int | None = None, lacking: Sequence[str] = (),
+              user: int | None = None) -> None:
         """Starts lbcore, with at most so many descriptors a process, and waits until it serves.
 
         What it prints goes to ``log_path``; its standard output alone to ``stdout``, if given.
-        ``lacking``: capabilities that it does not have, as root otherwise does.
+        ``lacking``: capabilities that it does not have, as root otherwise does. ``user``: the
+        ordinary user that it runs as.
         """
         command = [sys.executable, "-P", "-m", "lbcore", "-c", str(self.config)]
         if descriptors is not None:
@@ -120,6 +122,13 @@ class Instance:
         if lacking:
             without = ",".join(f"-{capability}" for capability in lacking)
             command = ["setpriv", f"--bounding-set={without}", *command]
+        if user is not None:
+            os.chown(self.directory, user, user)
+            os.chown(self.config, user, user)
+            # An interpreter in root's home is read as root could; nothing else is allowed to it.
+            read = "--{}-caps=+dac_read_search"
+            command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups",
+                       read.format("inh"), read.format("ambient"), *command]
         with self.log_path.open("ab") as output:
             already = len(self.events("started"))
             self.process = subprocess.Popen(

@@ -29,7 +29,18 @@ def test_a_segment_of_another_size_is_no_scoreboard() -> None:
     os.ftruncate(fd, 4096)
     with pytest.raises(LayoutError):
         Scoreboard.attach(fd)
-    os.close(fd)
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
+def test_a_segment_of_another_layout_is_refused_and_closed() -> None:
+    board = Scoreboard.create()
+    fd = os.dup(board.fd)
+    os.pwrite(fd, b"\xff\xff\xff\xff", 8)
+    with pytest.raises(LayoutError):
+        Scoreboard.attach(fd)
+    with pytest.raises(OSError):
+        os.fstat(fd)
 
 
 def test_what_an_ended_worker_had_counted_is_kept_and_its_seat_is_given_again() -> None:
