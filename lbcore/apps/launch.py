@@ -10,6 +10,7 @@ path of the socket alone when it ends; any other way it removes it, or fails whe
 
 import importlib.util
 import os
+import signal
 import sys
 
 FIRST_DESCRIPTOR = 3             # SD_LISTEN_FDS_START
@@ -44,6 +45,8 @@ def main(arguments):
             os.environ["LISTEN_FDS"] = "1"
         if version("gunicorn") >= CONTROL_SOCKET_SINCE:
             rest.insert(0, "--no-control-socket")
+    # A supervisor that has just been upgraded blocks signals for a moment, and masks are inherited.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.execv(sys.executable, [sys.executable, "-m", server, *rest])
     return 1
 

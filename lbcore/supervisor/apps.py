@@ -358,8 +358,10 @@ class Apps:
                 known = (replace(spec, fingerprint=marks[0]["fingerprint"])
                          if spec is not None else _nobodys(pool))
                 generation = Generation(pool, number, known, adopted=True)
-                for mark in marks:
+                for mark in sorted(marks, key=lambda mark: str(mark["backend"])):
                     self._take(generation, mark["backend"], Path(mark["path"]), mark["pid"], -1)
+                if number == chosen and spec is not None:
+                    self._complete(generation, spec)
                 self._adopt(generation, number == chosen)
                 self._log.info("app.adopted", "of an earlier supervisor", pool=pool,
                                generation=number, pids=[mark["pid"] for mark in marks],
@@ -381,6 +383,14 @@ class Apps:
         key = (generation.pool, name, generation.number)
         generation.servers[name] = AppServer(around, key, generation.spec, path,
                                              self._server_changed, process, sock)
+
+    def _complete(self, generation: Generation, spec: Spec) -> None:
+        """Adds the servers that an adopted generation has lost, to be started."""
+        for name in spec.plan.names:
+            if name not in generation.servers:
+                path = server_path(self._instance.runtime_dir, generation.pool, name,
+                                   generation.number, spec.takes_descriptor)
+                self._take(generation, name, path, 0, -1)
 
     def _adopt(self, generation: Generation, current: bool) -> None:
         self.output.open()

@@ -9,11 +9,14 @@ from lbcore.admin import ControlError
 from lbcore.supervisor.apps import Apps, Change
 from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.apps_watch import Watcher
+from lbcore.supervisor.image import ResolveError
+from lbcore.supervisor.sockets import BindError
 
 if TYPE_CHECKING:
     from lbcore.supervisor.supervisor import Supervisor
 
 Json = dict[str, Any]
+CANNOT_APPLY = (ResolveError, BindError, LookupError, ValueError, OSError)
 REPLACED_SOON = 5.0              # seconds until a worker that refused the plan has a successor
 
 
@@ -73,7 +76,10 @@ class AppRollout:
                     raise ControlError(409, f"the application of pool {pool} was replaced "
                                        "meanwhile, or lbcore is ending", "look at `lbcore status`")
                 change.plan = apps.fill(supervisor.plan, change.new)
-                failures = await self.put(change, range(len(supervisor.fleet.slots)))
+                try:
+                    failures = await self.put(change, range(len(supervisor.fleet.slots)))
+                except CANNOT_APPLY as error:
+                    raise ControlError(422, str(error), "the old one goes on") from error
         return {"pool": pool, "plan_version": supervisor.rollout.version,
                 "workers_failed": failures, **(apps.describe(pool) or {})}
 

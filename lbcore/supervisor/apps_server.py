@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import psutil
 
@@ -91,6 +92,7 @@ class AppServer:
         self._changed = changed
         self._backoff = Backoff()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._clearing: WeakSet[asyncio.Task[None]] = WeakSet()
         self._keeper: asyncio.Task[None] | None = None
 
     # -- its life
@@ -98,6 +100,7 @@ class AppServer:
     def keep(self) -> None:
         """Starts it unless it runs, and again whenever it ends."""
         self._keeper = asyncio.create_task(self._keep())
+        self._keeper.add_done_callback(self._done)
 
     async def _keep(self) -> None:
         while True:
@@ -153,15 +156,16 @@ class AppServer:
 
     async def _clear(self) -> None:
         """Leaves nothing of a process that has ended or has not come up."""
-        process, self.process = self.process, None
+        process = self.process
         if process is not None:
             if not process.ended.is_set():
                 process.signal(signal.SIGTERM)
                 await _ended([process], KILL_PATIENCE)
-            self._spawn(_end_group(process.pid, KILL_PATIENCE))
+            self._clearing.add(self._spawn(_end_group(process.pid, KILL_PATIENCE)))
             if not process.ended.is_set():
                 process.kill("did not come up")
                 await process.ended.wait()
+            self.process = None
 
     def _become(self, state: State, error: str = "") -> None:
         self.state, self.error, self.since = state, error, time.time()
@@ -187,6 +191,8 @@ class AppServer:
                 process.kill("did not stop")
             await process.ended.wait()
             self._log("info", "app.ended", pid=process.pid, how=process.how_it_ended())
+        if clearing := self._tasks & set(self._clearing):
+            await asyncio.wait(clearing)
         for ended in [pump.ended for pump in self.pumps]:
             await settle(self.around.output, ended, LAST_WORDS)
         for task in self._tasks:
@@ -274,10 +280,16 @@ class AppServer:
 
     # -- small things
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log("error", "internal", "please report this", error=repr(error))
 
     def _log(self, level: str, event: str, message: str = "", **fields: object) -> None:
         self.around.log.event(level, event, message, {

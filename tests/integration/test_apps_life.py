@@ -224,6 +224,44 @@ def test_an_adopted_server_that_dies_is_replaced(lab: AppsLab) -> None:
     assert lab.server() != before
 
 
+@pytest.mark.parametrize("what", ["killed", "upgraded"])
+def test_a_replacement_under_way_is_given_up_with_its_supervisor(lab: AppsLab, what: str) -> None:
+    lab.app()
+    lab.start()
+    before, load = lab.server(), HttpLoad(lab, 3)
+    lab.edit("VERSION", "time.sleep(60)\nVERSION")
+    restart = threading.Thread(target=lab.command, args=("restart", "main"),
+                               kwargs={"check": False})
+    restart.start()
+    new = lab.run.wait_for("app.started", count=2)["pid"]
+    if what == "killed":
+        lab.signal(signal.SIGKILL)
+        lab.run.wait()
+        lab.start()
+    else:
+        lab.command("upgrade")
+    restart.join()
+    eventually(lambda: not lives(new))
+    assert lab.server() == before
+    load.until(10)
+    load.stop()
+    assert lab.servers() == [before]
+
+
+def test_an_adopted_application_gets_the_instance_back_that_it_lost(lab: AppsLab) -> None:
+    lab.app('asgi = "asgi_app:app"\ninstances = 2')
+    lab.start()
+    kept, lost = (one["pid"] for one in lab.application()["servers"])
+    lab.signal(signal.SIGKILL)
+    lab.run.wait()
+    os.killpg(lost, signal.SIGKILL)
+    lab.start()
+    found = [one["pid"] for one in lab.application()["servers"]]
+    assert found[0] == kept
+    assert found[1] not in (lost, None)
+    assert {one["state"] for one in lab.application()["servers"]} == {"ready"}
+
+
 def test_output_of_an_application_does_not_need_a_supervisor(lab: AppsLab) -> None:
     lab.edit("    if path ==", '    print("x" * 5000, flush=True)\n    if path ==')
     lab.app('wsgi = "wsgi_app:app"')
