@@ -98,8 +98,9 @@ class AppKeys(Table):
     )
     python: Line = key(
         "",
-        "Python to run the application server with; relative to the configuration file. Empty: "
-        "that of `venv`, or else the one that runs lbcore.",
+        "Python to run the application server with: a name that is looked up in PATH, or a path, "
+        "relative to the configuration file. Empty: that of `venv`, or else the one that runs "
+        "lbcore.",
         "path",
     )
     user: Line = key(
