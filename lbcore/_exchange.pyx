@@ -10,7 +10,7 @@
 #   cuts the client's connection, so that a short body never looks whole.
 # - A place at a backend is held from selection until the backend has said all.
 
-from libc.stdint cimport UINT64_MAX, int16_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int16_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -26,8 +26,9 @@ from lbcore._facts cimport facts_t
 from lbcore._http1 cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, FIELD_CONTENT_TYPE, FIELD_X_ACCEL_BUFFERING,
     HEAD_EXPECT, HEAD_KEEP_ALIVE, HEAD_LENGTH_GIVEN, METHOD_DELETE, METHOD_GET, METHOD_HEAD,
-    METHOD_OPTIONS, METHOD_PUT, field_t, head_t, same_text,
+    METHOD_OPTIONS, METHOD_PUT, cookie_find, field_t, head_t, same_text,
 )
+from lbcore._learn cimport LEARN_ENDS, learn_forget, learn_key, learn_look, learn_reply
 from lbcore._loop cimport (
     INPUT, NOTICE_TROUBLE, SEEK_EXCHANGE, SEEK_NOBODY, TAG_CONN, backend_counters, clock_us,
     epoll_change, listener_counters, min_time, relative,
@@ -39,7 +40,7 @@ from lbcore._message cimport (
 from lbcore._origin cimport origin_close, origin_connect, origin_give, origin_reuse
 from lbcore._plan cimport (
     HTTP_ABORT_ON_CLOSE, POOL_TRANSPARENT, ROUTE_BUFFER_REQUEST, ROUTE_BUFFER_RESPONSE,
-    ROUTE_RETRY_UNSAFE, STICKY_INSERT, pool_http_t, pool_t, route_t, text_of,
+    ROUTE_RETRY_UNSAFE, STICKY_INSERT, STICKY_LEARN, pool_http_t, pool_t, route_t, text_of,
 )
 from lbcore._proxy cimport proxy_build
 from lbcore._record cimport exchange_record
@@ -645,6 +646,26 @@ cdef uint32_t sticky_field(exchange_t *x, const facts_t *facts, char *out) noexc
     return size + 2
 
 
+cdef void learn(loop_t *loop, web_t *web, exchange_t *x, const char *data) noexcept nogil:
+    """Remembers that this backend set the application's cookie; forgets a cookie that ended."""
+    cdef const pool_http_t *http = pool_http_of(x)
+    cdef const char *name = text_of(x.seek.plan.image, http.cookie)
+    cdef int said = learn_look(&web.reply, data, name, http.cookie.size)
+    cdef uint32_t size
+    cdef int64_t at
+    if said & LEARN_ENDS:
+        refocus(loop, web, x)
+        at = -1
+        if web.facts.head != NULL:
+            at = cookie_find(web.facts.head, web.facts.base, name, http.cookie.size, &size)
+        if at >= 0:
+            learn_forget(&loop.board, learn_key(
+                &loop.board, x.seek.pool_row, web.facts.base + at, size), loop.now)
+    if said:
+        learn_reply(&loop.board, x.seek.pool_row, &web.reply, data, name, http.cookie.size,
+                    web.facts.backend.name_hash, http.cookie_expiry, loop.now)
+
+
 cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
                          size_t total) noexcept nogil:
     cdef head_t *reply = &web.reply
@@ -657,6 +678,8 @@ cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
     if route.retry_statuses and has_bit(route.retry_statuses, reply.status) and may_retry(web, x):
         again(loop, web, x)
         return
+    if pool_http_of(x).sticky == STICKY_LEARN:
+        learn(loop, web, x, data)
     x.status = reply.status
     x.down_framing = reply.framing
     x.down_left = reply.length if framing == BODY_LENGTH else 0

@@ -271,7 +271,7 @@ ctypedef struct route_t:
 cpdef enum StickyMode:
     STICKY_NONE = 0
     STICKY_INSERT = 1           # lbcore's own signed cookie
-    STICKY_LEARN = 2            # the application's cookie decides, hashed over the table
+    STICKY_LEARN = 2            # the application's cookie, and who set it: _learn.pyx
 
 cpdef enum HashOn:
     HASH_SOURCE = 0
@@ -295,6 +295,7 @@ ctypedef struct pool_http_t:    # what a pool has for http
     text_t cookie               # its name
     text_t cookie_attributes    # "; Path=/; HttpOnly" and so on
     uint8_t cookie_key[16]      # signs lbcore's cookies
+    uint64_t cookie_expiry      # ms that an application's cookie is known without being used
 
 ctypedef struct plan_header_t:
     uint64_t magic

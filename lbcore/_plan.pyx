@@ -313,6 +313,7 @@ cdef uint32_t put_pool_http(Image image, plan) except? 0xFFFFFFFF:
         made.sticky = STICKY_INSERT if http.sticky.mode == "insert" else STICKY_LEARN
         made.cookie = image.text(http.sticky.cookie)
         made.cookie_attributes = image.text(http.sticky.attributes)
+        made.cookie_expiry = http.sticky.expiry_ms
         key = http.sticky.key
         if made.sticky == STICKY_INSERT and len(key) != sizeof(made.cookie_key):
             raise ValueError(f"pool {plan.name}: a key for cookies has 16 bytes")

@@ -12,12 +12,13 @@ from lbcore._http1 cimport (
     HEAD_EXPECT_OTHER, HEAD_KEEP_ALIVE, HEAD_UPGRADE, METHOD_CONNECT, METHOD_HEAD, METHOD_TRACE,
     cookie_find, field_t, head_t, lists_token, request_parse, same_text,
 )
+from lbcore._learn cimport learn_find, learn_key
 from lbcore._loop cimport clock_us
 from lbcore._message cimport facts_forwarded
 from lbcore._plan cimport (
     ACTION_POOL, HASH_COOKIE, HASH_HEADER, HASH_PATH, HASH_QUERY, HASH_URI, KETAMA, MAGLEV,
-    RATE_COOKIE, RATE_HEADER, RATE_ROUTE, ROUTE_AUTH, STICKY_INSERT, http_t, pool_backends,
-    pool_http_t, pool_t, route_t, text_of, text_t,
+    RATE_COOKIE, RATE_HEADER, RATE_ROUTE, ROUTE_AUTH, STICKY_INSERT, STICKY_NONE, http_t,
+    pool_backends, pool_http_t, pool_t, route_t, text_of, text_t,
 )
 from lbcore._proxy cimport endpoint_from_sockaddr, endpoint_text
 from lbcore._rate cimport rate_key, rate_take
@@ -27,7 +28,7 @@ from lbcore._scoreboard cimport (
     HTTP_BAD_REQUEST, HTTP_DENIED, HTTP_INTERNAL, HTTP_LIMITED, HTTP_OK, HTTP_TOO_LARGE,
     HTTP_UNAUTHORIZED, NO_ROW,
 )
-from lbcore._sticky cimport sticky_find
+from lbcore._sticky cimport sticky_find, sticky_named
 from lbcore._upload cimport UPLOAD_BAD, UPLOAD_NO_ROOM, UPLOAD_TOO_LARGE, upload_begin
 from lbcore._web cimport (
     X_HEAD_ONLY, X_HTTP_10, X_KEEP_ALIVE, X_UPGRADE, http_of, listener_of, mark_t, pool_http_of,
@@ -305,11 +306,15 @@ cdef void begin_cursor(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
             size = endpoint_text(&x.client, text)
             key = text
     cursor_begin(&x.seek.cursor, pool, key, size)
-    if http.sticky == STICKY_INSERT:
+    if http.sticky != STICKY_NONE:
         at = cookie_find(facts.head, facts.base, text_of(facts.plan, http.cookie),
                          http.cookie.size, &size)
-        if at >= 0:
+        if at >= 0 and http.sticky == STICKY_INSERT:
             x.sticky = <int16_t> sticky_find(facts.plan, pool, http, facts.base + at, size)
+        elif at >= 0:
+            x.sticky = <int16_t> sticky_named(facts.plan, pool, learn_find(
+                &loop.board, learn_key(&loop.board, pool.row, facts.base + at, size),
+                http.cookie_expiry, loop.now))
 
 
 cdef const char *query_find(const facts_t *facts, text_t name, uint32_t *size) noexcept nogil:

@@ -20,6 +20,7 @@ cdef enum:
     MAX_ROUTES = 8192
     SOURCE_SLOTS = 65536        # per seat; a power of two
     RATE_SLOTS = 262144         # of all workers together; a power of two
+    LEARN_SLOTS = 1048576       # likewise
     HISTOGRAM_BUCKETS = 96      # log-linear: 4 per power of two, microseconds
     NO_ROW = 0xFFFFFFFF
 
@@ -151,6 +152,11 @@ ctypedef struct rate_bucket_t:          # GCRA: one per key, shared by all worke
     uint64_t key                        # 0: free
     uint64_t due_us                     # CLOCK_MONOTONIC: when its burst is whole again
 
+ctypedef struct learnt_t:           # a cookie's value and its backend, shared by all workers
+    uint64_t check                      # its key, exclusive or name_hash: see _learn.pyx
+    uint64_t name_hash                  # of the backend
+    uint64_t due_ms                     # CLOCK_MONOTONIC: when it is forgotten; 0: free
+
 ctypedef struct pool_counters_t:    # 32 bytes
     uint32_t inflight
     uint32_t waiting
@@ -189,7 +195,8 @@ ctypedef struct board_header_t:     # 4096 bytes
     uint32_t size_kib
     uint64_t secret[2]              # keys the tables of sources and of rates
     uint64_t rates_forgotten        # atomic: buckets that made room for others before their time
-    uint64_t spare[251]
+    uint64_t learnt_forgotten       # atomic: cookies that made room for others before their time
+    uint64_t spare[250]
     uint64_t rate_locks[256]        # CLOCK_MONOTONIC in us when taken, or 0: see _rate.pyx
 
 ctypedef struct board_t:            # pointers into the mapping
@@ -203,6 +210,7 @@ ctypedef struct board_t:            # pointers into the mapping
     pool_counters_t *pool_counters          # [MAX_SEATS][MAX_POOLS]
     source_entry_t *sources                 # [MAX_SEATS][SOURCE_SLOTS]
     route_counters_t *route_counters        # [MAX_SEATS][MAX_ROUTES]
+    learnt_t *learnt                        # [LEARN_SLOTS]
     rate_bucket_t *rates                    # [RATE_SLOTS]
 
 cdef class Scoreboard:

@@ -39,6 +39,8 @@ cdef size_t lay_out(board_t *board, char *base) noexcept nogil:
     board.route_counters = <route_counters_t *> (base + at)
     at += <size_t> MAX_SEATS * MAX_ROUTES * sizeof(route_counters_t)
     # Of all seats together again.
+    board.learnt = <learnt_t *> (base + at)
+    at += <size_t> LEARN_SLOTS * sizeof(learnt_t)
     board.rates = <rate_bucket_t *> (base + at)
     at += <size_t> RATE_SLOTS * sizeof(rate_bucket_t)
     return at
@@ -160,13 +162,14 @@ HTTP_END_NAMES = (
 STATUS_NAMES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 STATE_NAMES = ("up", "down", "ejected", "drain", "gone")
 CAPACITY = {"seats": MAX_SEATS - 1, "backends": MAX_BACKENDS, "pools": MAX_POOLS,
-            "listeners": MAX_LISTENERS, "routes": MAX_ROUTES, "rates": RATE_SLOTS}
+            "listeners": MAX_LISTENERS, "routes": MAX_ROUTES, "rates": RATE_SLOTS,
+            "learnt": LEARN_SLOTS}
 SIZES = {"backend_live": sizeof(backend_live_t), "pool_live": sizeof(pool_live_t),
          "listener_live": sizeof(listener_live_t), "backend_counters": sizeof(backend_counters_t),
          "listener_counters": sizeof(listener_counters_t),
          "pool_counters": sizeof(pool_counters_t), "route_counters": sizeof(route_counters_t),
          "source_entry": sizeof(source_entry_t), "rate_bucket": sizeof(rate_bucket_t),
-         "seat": sizeof(seat_t), "header": sizeof(board_header_t)}
+         "learnt": sizeof(learnt_t), "seat": sizeof(seat_t), "header": sizeof(board_header_t)}
 
 
 class LayoutError(Exception):

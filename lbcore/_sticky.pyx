@@ -65,20 +65,25 @@ cdef uint32_t sticky_write(const pool_http_t *http, const backend_t *backend,
     return VALUE
 
 
+cdef int sticky_named(const plan_header_t *plan, const pool_t *pool,
+                      uint64_t name_hash) noexcept nogil:
+    cdef const backend_t *backends = pool_backends(plan, pool)
+    cdef uint32_t n
+    for n in range(pool.primary_count + pool.backup_count):
+        if backends[n].name_hash == name_hash:
+            return <int> n
+    return -1
+
+
 cdef int sticky_find(const plan_header_t *plan, const pool_t *pool, const pool_http_t *http,
                      const char *value, uint32_t size) noexcept nogil:
-    cdef const backend_t *backends = pool_backends(plan, pool)
     cdef uint64_t tag, name_hash
-    cdef uint32_t n
     if size != VALUE or not read_hex(value, &tag) or not read_hex(value + 16, &name_hash):
         return -1
     name_hash ^= mask_of(http, tag)
     if tag_of(http, name_hash) ^ tag:       # of one word: its time tells nothing
         return -1
-    for n in range(pool.primary_count + pool.backup_count):
-        if backends[n].name_hash == name_hash:
-            return <int> n
-    return -1
+    return sticky_named(plan, pool, name_hash)
 
 
 # ---- the same door for Python ------------------------------------------------------------------

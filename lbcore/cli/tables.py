@@ -33,6 +33,9 @@ def describe(said: Json) -> Iterator[str]:
     if said.get("rates_forgotten"):
         yield (f"{said['rates_forgotten']} rate limits were forgotten early: more clients at a "
                "time than there are places")
+    if said.get("learnt_forgotten"):
+        yield (f"{said['learnt_forgotten']} session cookies were forgotten early: more sessions "
+               "than there are places")
     yield ""
     yield from table(
         ["WORKER", "PID", "CPU", "CPU%", "USS", "RSS", "CONNS", "ACCEPTED", "ACC/S", "STATE"],

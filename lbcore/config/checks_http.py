@@ -393,6 +393,9 @@ def without_effect(
         for key in INSERT_ONLY:
             yield (("sticky", key), "the application sets the cookie", 'mode = "insert"',
                    ("sticky", "mode"))
+    elif pool.sticky is not None:
+        yield (("sticky", "expiry"), "an inserted cookie is not remembered, only read",
+               "max_age, after which browsers drop it", ("sticky", "mode"))
 
 
 def pool_errors(

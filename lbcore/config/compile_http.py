@@ -236,7 +236,7 @@ def _rate(rate: RateLimit) -> RatePlan:
 
 def _sticky(pool: str, sticky: Sticky) -> StickyPlan:
     if sticky.mode == "learn":
-        return StickyPlan(sticky.cookie, "learn", b"", "")
+        return StickyPlan(sticky.cookie, "learn", b"", "", sticky.expiry)
     secret = sticky.secret.encode() if sticky.secret else machine_identity() + pool.encode()
     attributes = [f"Path={sticky.path}"]
     if sticky.max_age:

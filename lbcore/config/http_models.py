@@ -485,9 +485,9 @@ class Sticky(Table):
     )
     mode: Literal["insert", "learn"] = key(
         "insert",
-        "insert: lbcore sets a signed cookie that names the backend. learn: a cookie that the "
-        "application sets is hashed, and the same value meets the same backend; not always the one "
-        "that set it, so sessions in the memory of one backend need insert.",
+        "insert: lbcore sets a signed cookie that names the backend. learn: the application sets "
+        "the cookie, and all workers remember which backend set which value, until lbcore is "
+        "started anew.",
         "mode",
     )
     secret: Annotated[str, StringConstraints(min_length=16, max_length=1024)] | None = key(
@@ -508,6 +508,9 @@ class Sticky(Table):
     max_age: Duration = key(
         "0", 'How long browsers keep the cookie, in whole seconds. "0": until they are closed.',
         "duration",
+    )
+    expiry: PositiveDuration = key(
+        "24h", "learn: for how long a value is remembered that no request carries.", "duration",
     )
 
 

@@ -99,6 +99,7 @@ class StickyPlan:
     mode: Literal["insert", "learn"] = "insert"
     key: bytes = b""             # 16 bytes that sign inserted cookies; b"" in mode "learn"
     attributes: str = "; Path=/; HttpOnly; SameSite=Lax"     # of inserted cookies
+    expiry_ms: int = 86_400_000  # for which a learnt cookie is known without being used
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +171,7 @@ class PoolPlan:
     @property
     def table(self) -> HashKind | None:
         """The look-up table that workers need to pick a backend by a hash; None: none."""
-        if self.balance == "consistent":
-            return self.hash
-        learns = self.http.sticky is not None and self.http.sticky.mode == "learn"
-        return "maglev" if learns else None
+        return self.hash if self.balance == "consistent" else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import lbcore
-from lbcore import _rate
+from lbcore import _learn, _rate
 from lbcore._scoreboard import CAPACITY, Scoreboard
 from lbcore.admin import AdminServer, ControlError
 from lbcore.config import ConfigError
@@ -273,6 +273,7 @@ class Supervisor:
             "log_lines_dropped": self.log.dropped,
             "access_log": self.fleet.access.status(self.fleet.seats()),
             "rates_forgotten": _rate.forgotten(self.board),
+            "learnt_forgotten": _learn.forgotten(self.board),
             "workers": await status.workers(self.fleet, self.meter),
             "listeners": status.listeners(plan, self.rollout),
             "pools": [pool | {"app": self.apps.apps.describe(pool["name"])}

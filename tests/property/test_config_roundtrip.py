@@ -174,7 +174,8 @@ def pools(draw: st.DrawFn) -> dict[str, Any]:
         "retry_share": SHARES,
         "ejection": some({"failures": st.integers(0, 9), "slow": DURATIONS,
                           "statuses": st.lists(st.just(429) | st.integers(500, 562))}),
-        "sticky": some({"cookie": st.just("route"), "mode": st.just("learn")}) | some({
+        "sticky": some({"cookie": st.just("route"), "mode": st.just("learn"),
+                        "expiry": POSITIVE}) | some({
             "cookie": st.just("route"), "secret": st.just("0123456789abcdef"),
             "path": st.just("/x"), "secure": st.just(True), "http_only": st.booleans(),
             "same_site": st.sampled_from(["", "None", "Lax"]),

@@ -288,9 +288,13 @@ def test_cookies_are_signed_the_same_on_all_machines_with_one_secret(
     assert own != sticky_key("web", "")
 
 
-def test_a_learnt_cookie_needs_no_key() -> None:
+def test_a_learnt_cookie_needs_no_key_and_is_known_for_a_day() -> None:
     text = MINIMAL.format("") + '[pool.web.sticky]\nmode = "learn"\ncookie = "SID"\n'
-    assert plan_of(text).pools[0].http.sticky == StickyPlan("SID", "learn", b"", "")
+    pool = plan_of(text).pools[0]
+    assert pool.http.sticky == StickyPlan("SID", "learn", b"", "", 86_400_000)
+    assert (pool.balance, pool.table) == ("round_robin", None)
+    pool = plan_of(text + 'expiry = "90m"\n').pools[0]
+    assert pool.http.sticky is not None and pool.http.sticky.expiry_ms == 5_400_000
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,7 @@ def test_no_effect_of_buffers_is_told_also_where_the_listener_turns_them_off() -
         ('[pool.web.sticky]\npath = "x;y"', "sticky.path", "not a path", ""),
         ('[pool.web.sticky]\nmode = "learn"\nsecure = true', "sticky.secure", "application sets",
          '"insert"'),
+        ('[pool.web.sticky]\nexpiry = "1h"', "sticky.expiry", "not remembered", "max_age"),
         ('send_proxy = "v1"\nkeepalive_idle = "1s"', "keepalive_idle", "one client (line 10)", ""),
         ('[pool.web.ejection]\nstatuses = [404]', "ejection.statuses[0]", "cannot be", "429"),
         ('hash_on = "path"', "hash_on", "no effect", "consistent"),

@@ -96,7 +96,7 @@ def test_rows_have_the_sizes_that_pages_and_cache_lines_are_reckoned_with() -> N
     assert SIZES == {
         "backend_live": 32, "pool_live": 64, "listener_live": 64, "backend_counters": 1024,
         "listener_counters": 512, "pool_counters": 32, "route_counters": 512, "source_entry": 16,
-        "rate_bucket": 16, "seat": 256, "header": 4096,
+        "rate_bucket": 16, "learnt": 24, "seat": 256, "header": 4096,
     }
 
 
@@ -126,6 +126,7 @@ def row_at(board: Scoreboard, kind: str, seat: int, row: int) -> int:
                 ("pools", "pool_counters"), ("sources", "source_entry"),
                 ("routes", "route_counters"))
     at = os.fstat(board.fd).st_size - CAPACITY["rates"] * SIZES["rate_bucket"]
+    at -= CAPACITY["learnt"] * SIZES["learnt"]
     for rows, struct in reversed(per_seat):
         many = 65536 if rows == "sources" else CAPACITY[rows]
         at -= (CAPACITY["seats"] + 1) * many * SIZES[struct]
