@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from .client import Answer, answer_length, ask
+from .client import Answer, ask
 from .peers import NGINX, REPOSITORY, render
 from .procs import HarnessError, Processes, Running, free_port, wait_until
 
@@ -26,10 +26,6 @@ class Origin:
     programs: list[Running]
     port: int
     own: int
-
-    def length(self, path: str) -> int:
-        """Bytes of a whole keep-alive answer, head included."""
-        return answer_length(self.port, path)
 
     def processes(self) -> list[psutil.Process]:
         """All of them."""

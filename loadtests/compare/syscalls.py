@@ -18,12 +18,12 @@ from pathlib import Path
 
 import click
 
-from .client import Answer, Clients, ask_many
-from .origin import SIZES, Origin, start_origin
+from .client import Answer, Clients, answer_length, ask_many
+from .origin import SIZES, start_origin
 from .peers import DEFAULT_PEERS, PEERS, Balancer, start_balancer
 from .procs import HarnessError, Processes, raise_descriptor_limit, wait_until
 from .report import markdown_table
-from .works import TCP
+from .works import HTTP, TCP
 
 CLIENTS = 16
 
@@ -96,10 +96,10 @@ def count(
 
 
 def count_requests(
-    balancer: Balancer, origin: Origin, path: str, requests: int, *, directory: Path, cpu: int
+    balancer: Balancer, path: str, requests: int, *, directory: Path, cpu: int
 ) -> dict[str, int]:
     """Calls during exchanges on connections that were opened and used before the counting."""
-    length = origin.length(path)
+    length = answer_length(balancer.port, path)
     with Clients(balancer.port) as clients:
         clients.open(CLIENTS)
         clients.exchange(CLIENTS * 8, path, length)
@@ -121,13 +121,18 @@ def count_connections(
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--peers", default=",".join(DEFAULT_PEERS), show_default=True, metavar="PEER,...")
+@click.option("--protocol", default="tcp", show_default=True, type=click.Choice(["tcp", "http"]))
 @click.option("--requests", default=2000, show_default=True, type=click.IntRange(100))
 @click.option("--connections", "number", default=1000, show_default=True, type=click.IntRange(100))
 @click.option("--out", type=click.Path(path_type=Path),
-              default=Path(__file__).parents[1] / "results" / "syscalls.md",
-              help="The tables as Markdown. [default: loadtests/results/syscalls.md]")
-def main(peers: str, requests: int, number: int, out: Path) -> None:
+              help="The tables as Markdown. [default: loadtests/results/syscalls.md, or "
+              "syscalls-http.md]")
+def main(peers: str, protocol: str, requests: int, number: int, out: Path | None) -> None:
     """Count system calls per request and per connection with strace."""
+    setup = {"tcp": TCP, "http": HTTP}[protocol]
+    if out is None:
+        name = "syscalls.md" if setup is TCP else "syscalls-http.md"
+        out = Path(__file__).parents[1] / "results" / name
     names = [name.strip() for name in peers.split(",")]
     if unknown := [name for name in names if name not in PEERS]:
         raise click.UsageError(f"unknown peer: {', '.join(unknown)}; known: {', '.join(PEERS)}")
@@ -141,7 +146,7 @@ def main(peers: str, requests: int, number: int, out: Path) -> None:
             processes = stack.enter_context(Processes())
             origin = start_origin(processes, cpus[-1:], directory)
             balancers = [
-                start_balancer(processes, PEERS[n], TCP, (origin.port, origin.own), cpus[:1],
+                start_balancer(processes, PEERS[n], setup, (origin.port, origin.own), cpus[:1],
                                directory) for n in names
             ]
             for path in SIZES:
@@ -150,7 +155,7 @@ def main(peers: str, requests: int, number: int, out: Path) -> None:
                 for b in balancers:
                     print(f"counting {path}, {b.peer.name}", flush=True)
                     counted[b.peer.name] = count_requests(
-                        b, origin, path, amount, directory=directory, cpu=cpus[-1]
+                        b, path, amount, directory=directory, cpu=cpus[-1]
                     )
                 size = f"{SIZES[path] // 1024} KiB" if path != "/1m" else "1 MiB"
                 parts += [f"### Per request, keep-alive, {size}",

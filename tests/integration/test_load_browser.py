@@ -50,7 +50,8 @@ def test_answers_come_on_one_connection_and_tell_who_gave_them() -> None:
 
 
 def test_cookies_are_kept_sent_back_and_dropped() -> None:
-    first = (b"HTTP/1.1 302 Found\r\nX-Shop-Instance: 1.1\r\nSet-Cookie: lbcore=abc; Path=/; HttpOnly\r\n"
+    first = (b"HTTP/1.1 302 Found\r\nX-Shop-Instance: 1.1\r\n"
+             b"Set-Cookie: lbcore=abc; Path=/; HttpOnly\r\n"
              b"Set-Cookie: csrftoken=t; Max-Age=99\r\nContent-Length: 0\r\n\r\n")
     second = HEAD + b"0\r\nSet-Cookie: lbcore=; Max-Age=0\r\n\r\n"
     with shop(first, second) as (browser, asked):

@@ -1,4 +1,8 @@
-"""The lb.toml of a shop, and the changed ones that are reloaded over it."""
+"""The lb.toml of a shop, and the changed ones that are reloaded over it.
+
+Chats stay and pages do not: by ``least_conn`` whoever has one chat less would be given all the
+pages. So the shop has ``round_robin``.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +100,7 @@ backends = ["127.0.0.1:{ports.backends[0]}"]
 """
     return text + f"""
 [pool.{POOL}]
-balance = "{'round_robin' if kind == 4 else 'least_conn'}"
+balance = "{'least_conn' if kind == 4 else 'round_robin'}"
 connect_timeout = "{1000 + kind}ms"
 sticky = {{ cookie = "{COOKIE}", secret = "only-for-load-tests-on-loopback" }}
 backends = [
@@ -144,7 +148,7 @@ directory = "{TREE}"
 instances = {INSTANCES}
 options = ["--log-level", "warning"]
 stop_timeout = "3s"                     # a chat would go on for ever
-balance = "least_conn"
+balance = "round_robin"
 sticky = {{ cookie = "{COOKIE}", secret = "only-for-load-tests-on-loopback" }}
 
 [pool.{POOL}.health]

@@ -9,11 +9,12 @@ from ..happened import Happened, Trouble
 from ..limits import Aftermath, Check, Told, common, reloads
 from ..measure import Measured
 from ..records import Failure
-from ..scenario import AnyScenario
+from ..scenario import STARTING, AnyScenario
 from .catalog import ABUSE, APP, BURST, INSTANCES, RATE, RESTART, RESTARTS
 
 # A session that was lost is noticed when its customer comes again, seconds.
 NOTICED_WITHIN = 6.0
+ALLOWED_SHARE = 0.8             # of the rate that abusers must have been given at least
 RECOVERS_WITHIN = 8.0           # seconds from an instance's recovery to its first requests
 OVER = ("restarted", "replaced")
 MAY_FAIL = {"buy", "login", "upload"}       # not safe to be sent twice: a 503 of these is passed on
@@ -69,12 +70,13 @@ def _abuse(seen: Measured, told: Told) -> list[Check]:
     """The abusers had what one address may have, and were refused the rest."""
     # Between the first request and the last, with a second for the ends of the run.
     most = RATE * (told.seconds + 1) + BURST
+    least = ALLOWED_SHARE * RATE * (told.seconds - STARTING) / told.slack
     admitted, refused = (seen.of(name).requests for name in ("admitted", "refused"))
     return [
         Check("searches of the abusers that were let through", f"<= {most:.0f}", f"{admitted}",
               admitted <= most),
-        Check("searches of the abusers that were refused", ">= 1 in 2",
-              f"{refused} of {admitted + refused}", refused >= admitted > 0),
+        Check("and no fewer", f">= {least:.0f}", f"{admitted}", admitted >= least),
+        Check("searches of the abusers that were refused", ">= 1", f"{refused}", refused > 0),
     ]
 
 
