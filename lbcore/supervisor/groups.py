@@ -93,7 +93,9 @@ class SocketTable:
 
     def __init__(self, first_id: int = 1) -> None:
         self.groups: dict[str, Group] = {}
-        self.avoided: set[int] = set()       # slots to whose sockets no new connection is to come
+        # Slots to whose sockets no new connection is to come: they go away, or have no worker.
+        self.leaving: set[int] = set()
+        self.idle: set[int] = set()
         self._ids = itertools.count(first_id)
 
     def open_missing(self, plan: Plan, slots: Iterable[int]) -> list[ListenSocket]:
@@ -139,7 +141,7 @@ class SocketTable:
             if member in group.silent:
                 member.sock.listen(backlogs[member.bind])
                 group.look()
-                if self.avoided:
+                if self.leaving or self.idle:
                     self.steer()     # the program in force does not know of the new one
 
     @staticmethod
@@ -233,17 +235,23 @@ class SocketTable:
                         reuseport.deafen(member.sock)
         self.close(list(self))
 
-    def avoid(self, slots: Iterable[int]) -> None:
-        """No new connection comes to the sockets of these slots any more. Raises OSError.
+    def leave(self, slots: Iterable[int]) -> None:
+        """No new connection comes to the sockets of slots that go away. Raises OSError.
 
-        Not so in groups whose order is not known, or where no other socket would be left.
+        Not so in groups whose order is not known.
         """
-        self.avoided |= set(slots)
+        self.leaving |= set(slots)
+        self.steer()
+
+    def avoid(self, slots: Iterable[int]) -> None:
+        """The same for slots without a worker, as long as others have one. Raises OSError."""
+        self.idle |= set(slots)
         self.steer()
 
     def welcome(self, slots: Iterable[int]) -> None:
         """The kernel chooses among these slots' sockets too again. Raises OSError."""
-        self.avoided -= set(slots)
+        self.leaving -= set(slots)
+        self.idle -= set(slots)
         self.steer()
 
     def steer(self) -> None:
@@ -252,7 +260,8 @@ class SocketTable:
             group.look()
             if not group.tcp or not group.members:
                 continue
-            staying = [n for n, m in enumerate(group.members) if m.slot not in self.avoided]
+            places = {n: m.slot for n, m in enumerate(group.members) if m.slot not in self.leaving}
+            staying = [n for n, slot in places.items() if slot not in self.idle] or list(places)
             if group.ordered and 0 < len(staying) < len(group.members):
                 reuseport.steer(group.members[0].sock, staying)
             else:

@@ -13,6 +13,7 @@ import socket
 from lbcore.config.plan import Plan
 from lbcore.supervisor.fleet import WORKER_FAILURES, Fleet, LaunchError
 from lbcore.supervisor.groups import NOBODY, ListenSocket
+from lbcore.supervisor.sockets import listens
 
 # A handshake that began before the steering ends up in the old socket's queue. One second covers
 # a round trip and one repeated SYN-ACK.
@@ -48,7 +49,7 @@ async def grow(fleet: Fleet, plan: Plan, count: int) -> None:
 async def shrink(fleet: Fleet, count: int) -> None:
     """Gives up the slots from ``count`` on; their workers drain."""
     leaving = sorted(index for index in fleet.slots if index >= count)
-    fleet.table.avoid(leaving)
+    fleet.table.leave(leaving)
     hand_over(fleet, count)
     await fleet.distribute()
     for index in leaving:
@@ -102,13 +103,13 @@ async def close_surplus(fleet: Fleet, count: int) -> None:
     Where the kernel's order of a group is not known, connections cannot be steered away: such
     sockets stay, served by the workers they were handed to.
     """
-    closing = [m for m in fleet.table
-               if m.slot >= count and fleet.table.groups[m.bind].ordered]
+    closing = [m for m in fleet.table if m.slot >= count
+               and (fleet.table.groups[m.bind].ordered or not listens(m.sock))]
     if closing:
-        fleet.table.avoid({m.slot for m in closing})
+        fleet.table.leave({m.slot for m in closing})
         await asyncio.sleep(max(stop_deferring(m) for m in closing))
         for member in closing:
             member.server = NOBODY
         await fleet.distribute()     # the workers accept what is queued and close
         fleet.table.close(sorted(closing, key=lambda m: -m.slot))
-    fleet.table.welcome([slot for slot in fleet.table.avoided if slot >= count])
+    fleet.table.welcome([s for s in fleet.table.leaving | fleet.table.idle if s >= count])

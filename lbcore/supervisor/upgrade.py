@@ -165,7 +165,7 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
         "sockets": [{"id": member.id, "bind": asdict(group.bind), "slot": member.slot,
                      "server": member.server, "fd": passed(member.sock.fileno())}
                     for group in table.groups.values() for member in group],
-        "avoided": sorted(table.avoided),
+        "idle": sorted(table.idle),
         "unordered": [bind for bind, group in table.groups.items() if not group.ordered],
         "slots": len(fleet.slots),
         "workers": [{"pid": w.pid, "slot": w.slot, "seat": w.place.seat, "board": w.place.board,
@@ -236,7 +236,7 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
     supervisor.use_settings(plan)
     fleet.access.restore(state.get("access_log"), plan.log)
     for index in range(state["slots"]):
-        fleet.slots[index] = Slot(index, lent=index in supervisor.table.avoided)
+        fleet.slots[index] = Slot(index, lent=index in supervisor.table.idle)
     for entry in state["workers"]:
         _worker(supervisor, entry)
     rollout.version = state["plan_version"]
@@ -334,7 +334,7 @@ def _sockets(state: Json) -> SocketTable:
         member = ListenSocket(entry["id"], str(bind), entry["slot"], _socket(entry["fd"]),
                               entry["server"])
         table.restore(member, bind, str(bind) not in state["unordered"])
-    table.avoided = set(state.get("avoided", ()))
+    table.idle = set(state.get("idle", ()))
     return table
 
 

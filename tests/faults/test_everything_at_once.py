@@ -91,7 +91,8 @@ class Disorder:
 def test_changes_and_lost_supervisors_in_any_order_fail_no_connection(
     lb: Instance, backends: Backends, seed: int,
 ) -> None:
-    lb.file["lbcore"]["workers"] = 2
+    # Those that stay are to outlive it all, however long that takes on this machine.
+    lb.file["lbcore"].update(workers=2, drain_timeout="1h")
     lb.write()
     lb.start()
     disorder = Disorder(lb, backends, seed)

@@ -222,6 +222,18 @@ def test_slot_is_not_avoided_when_no_other_is_left(table: SocketTable) -> None:
     assert sum(queued(table, bind).values()) == 10
 
 
+def test_slot_that_goes_away_gets_nobody_although_no_other_has_a_worker(
+    table: SocketTable,
+) -> None:
+    """Who is queued at an idle slot waits for its worker; at a closed socket he would be reset."""
+    bind = Address("127.0.0.1", free_port())
+    listening(table, plan_of(bind), range(3))
+    table.avoid([0])
+    table.leave([1, 2])
+    knock(bind, 10)
+    assert queued(table, bind) == {0: 10, 1: 0, 2: 0}
+
+
 @pytest.fixture
 def labelled(table: SocketTable, tmp_path: Path) -> dict[int, tuple[str, socket.socket]]:
     """Labels and sockets of three slots and a shared one, which listen."""
