@@ -1,6 +1,6 @@
 # Atomics on shared memory. Counters order nothing but themselves, so relaxed will do for them, and
-# the hand-over of a plan goes through a socket. Only rates hand a place from one key to another in
-# memory, with acquire, release and cas64.
+# the hand-over of a plan goes through a socket. Only rates and learnt cookies hand a place from one
+# key to another in memory, with acquire, release and cas64.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
