@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-import tomli_w
+import toml
+from toml.decoder import InlineTableDict
 
 from lbcore.config import apps, checks_http
 from lbcore.config.checks import CONSISTENT_ONLY, HTTP_ONLY
@@ -32,7 +33,66 @@ def effective(config: Config) -> dict[str, Any]:
 
 def to_toml(config: Config) -> str:
     """``effective`` as the text of a file."""
-    return tomli_w.dumps(effective(config))
+    tables = effective(config)
+    for listener in tables["listener"]:
+        for key, value in listener.items():
+            if key == "route":
+                listener[key] = [
+                    {name: _inline(part) for name, part in route.items()} for route in value
+                ]
+            else:
+                listener[key] = _inline(value)
+    return toml.dumps(tables, encoder=_Encoder())
+
+
+class _Inline(dict[str, Any], InlineTableDict):
+    """A table that is written in braces, on the line of its key.
+
+    The tables within a listener have to be: under a header of their own, behind those of its
+    routes, they would read as the last route's.
+    """
+
+
+class _Encoder(toml.TomlEncoder):  # type: ignore[type-arg]  # a class that takes none at run time
+    """``toml``'s, with tables in braces on one line also where they are within others."""
+
+    def __init__(self) -> None:
+        super().__init__(dict, preserve=True)
+        self.dump_funcs[_Inline] = self._braces
+        self.dump_funcs[str] = _quoted      # toml's own escapes go wrong after backslashes
+        self.dump_funcs[list] = self._brackets
+
+    def dump_inline_table(self, section: Any) -> str:
+        return f"{self._braces(section)}\n"
+
+    def _brackets(self, items: list[Any]) -> str:
+        return f"[{', '.join(str(self.dump_value(item)) for item in items)}]"
+
+    def _braces(self, table: dict[str, Any]) -> str:
+        parts = (f"{_key(name)} = {self.dump_value(value)}" for name, value in table.items())
+        return f"{{ {', '.join(parts)} }}" if table else "{}"
+
+
+def _key(name: str) -> str:
+    plain = name.isascii() and name.replace("-", "a").replace("_", "a").isalnum()
+    return name if plain else _quoted(name)
+
+
+_ESCAPES = {ord('"'): '\\"', ord("\\"): "\\\\", ord("\n"): "\\n", ord("\t"): "\\t"} | {
+    code: f"\\u{code:04x}" for code in (*range(0x09), *range(0x0B, 0x20), 0x7F)
+}
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.translate(_ESCAPES) + '"'
+
+
+def _inline(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _Inline({key: _inline(part) for key, part in value.items()})
+    if isinstance(value, list | tuple):
+        return [_inline(part) for part in value]
+    return value
 
 
 def _listener(shown: dict[str, Any], listener: Listener) -> None:

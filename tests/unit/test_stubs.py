@@ -77,5 +77,5 @@ def test_a_worker_imports_no_more_than_that() -> None:
     assert [name for name in loaded if name.startswith("lbcore.")] == sorted(
         ["lbcore.worker", *COMPILED]
     )
-    heavy = {"aiohttp", "asyncio", "click", "psutil", "pydantic", "tomli_w"}
+    heavy = {"aiohttp", "asyncio", "click", "psutil", "pydantic", "toml"}
     assert heavy.isdisjoint(loaded)
