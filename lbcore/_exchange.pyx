@@ -68,7 +68,7 @@ from lbcore._upstream cimport CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY
 from lbcore._web cimport (
     ORIGIN_BUSY, ORIGIN_CONNECTING, X_ABORT, X_ANSWER, X_BODY, X_BUFFER, X_CHUNKED_OUT,
     X_CLOSE_FRAMED, X_COLLECT, X_CONNECTING, X_CONSUMED, X_DONE, X_EXPECT, X_FLUSH, X_HEAD_ONLY,
-    X_HTTP_10, X_KEEP_ALIVE, X_ORIGIN_KEEP, X_PAUSED, X_QUEUED, X_SENT, X_STREAM_CHUNKED,
+    X_HTTP_10, X_KEEP_ALIVE, X_LATE, X_ORIGIN_KEEP, X_PAUSED, X_QUEUED, X_SENT, X_STREAM_CHUNKED,
     X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, http_of, origin_t, pool_http_of, pool_of,
     route_counters, route_of,
 )
@@ -357,6 +357,7 @@ cdef void dispatch(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept
             loop.notices |= NOTICE_TROUBLE
             seek_release(loop, &x.seek)
         else:
+            x.flags &= ~<uint32_t> X_LATE
             seek_failed(loop, &x.seek, <uint32_t> x.connect_us, False)
         result = seek(loop, &x.seek)
     if result == SEEK_QUEUED:
@@ -364,6 +365,8 @@ cdef void dispatch(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept
     elif result == SEEK_PAUSE:
         x.state = X_PAUSED
         x.pause_until = relative(loop) + RETRY_PAUSE
+    elif result == SEEK_SPENT and x.flags & X_LATE and not ours:
+        answer(loop, web, x, 504, HTTP_CONNECT_TIMEOUT, 0)
     elif result == SEEK_SPENT:
         answer(loop, web, x, 503 if ours else 502,
                HTTP_INTERNAL if ours else HTTP_CONNECT_FAILED, 0)
@@ -554,11 +557,13 @@ cdef void connect_lost(loop_t *loop, web_t *web, exchange_t *x, bint timed_out) 
     if x.origin != NULL:
         origin_close(loop, web, x.origin, False)
         x.origin = NULL
+    if timed_out:
+        x.flags |= X_LATE
+    else:
+        x.flags &= ~<uint32_t> X_LATE
     seek_failed(loop, &x.seek, <uint32_t> x.connect_us, timed_out)
     x.state = X_PAUSED
     dispatch(loop, web, x, seek(loop, &x.seek))
-    if timed_out and x.reason == HTTP_CONNECT_FAILED and x.status == 502:
-        x.reason = HTTP_CONNECT_TIMEOUT
 
 
 # ---- the response ------------------------------------------------------------------------------
@@ -818,6 +823,7 @@ cdef inline uint64_t after(loop_t *loop, uint32_t since, uint32_t limit) noexcep
 
 cdef uint64_t state_look(loop_t *loop, exchange_t *x) noexcept nogil:
     cdef const route_t *route
+    cdef uint64_t elapsed, limit
     if x.route == NO_ROW:
         return after(loop, x.client_moved, http_of(x).head_timeout)
     route = route_of(x)
@@ -828,9 +834,9 @@ cdef uint64_t state_look(loop_t *loop, exchange_t *x) noexcept nogil:
     if x.state == X_PAUSED:
         return after(loop, x.pause_until - RETRY_PAUSE, RETRY_PAUSE)
     if x.state == X_CONNECTING:
-        return min_time(x.seek.deadline, loop.now + 1 if (
-            clock_us() - x.connect_us >= <uint64_t> pool_of(x).connect_timeout * 1000) else (
-            loop.now + pool_of(x).connect_timeout - (clock_us() - x.connect_us) // 1000))
+        elapsed = (clock_us() - x.connect_us) // 1000
+        limit = pool_of(x).connect_timeout
+        return min_time(x.seek.deadline, loop.now + (limit - elapsed if elapsed < limit else 0))
     if x.state == X_ANSWER:
         if x.flags & X_SENT:
             return after(loop, x.origin_moved, route.first_byte_timeout)

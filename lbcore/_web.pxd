@@ -79,7 +79,7 @@ cdef enum ExchangeFlag:
     X_CLOSE_FRAMED = 2048       # the response ends with the connection
     X_CHUNKED_OUT = 4096        # the response goes out in chunks
     X_ORIGIN_KEEP = 8192        # the backend's connection may be used again
-    X_LATE = 16384              # the backend was slow: counted as a failure
+    X_LATE = 16384              # the last connect that failed did so by taking too long
     X_LOGGED = 32768
     X_ORIGIN_EOF = 65536        # the response's body is complete
     X_STICKY_SET = 131072       # the response carries a new sticky cookie
