@@ -22,7 +22,7 @@ from lbcore._loop cimport (
 from lbcore._message cimport response_write, trailers_write
 from lbcore._plan cimport route_t
 from lbcore._relay cimport (
-    BOUNDARIES, FAILED, FIN, FLOW_AGAIN, FLOW_DESTINATION_ERROR, FLOW_DONE, FLOW_FULL,
+    BOUNDARIES, EOF, FAILED, FIN, FLOW_AGAIN, FLOW_DESTINATION_ERROR, FLOW_DONE, FLOW_FULL,
     FLOW_SOURCE_ERROR, FLOW_WAIT, OUT_ARMED, READABLE, SCRATCH, WRITABLE, buffer_data, buffer_give,
     buffer_t, buffer_take, end_t, flow_flush, flow_pump,
 )
@@ -335,7 +335,8 @@ cdef int download_pump(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     if x.state != X_BODY:
         return result
     if x.origin == NULL or not x.origin.end.flags & READABLE:
-        if x.origin != NULL and x.origin.end.flags & FAILED:
+        # A stream that met the end while the client was slow has read it: no event will tell.
+        if x.origin != NULL and (x.origin.end.flags & FAILED or x.down_flow.flags & EOF):
             return DOWNLOAD_CUT
         return DOWNLOAD_WAIT
     if result == DOWNLOAD_DONE and x.down_framing == BODY_LENGTH:

@@ -727,8 +727,11 @@ cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
 
 cdef void received(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:
     """Goes on from a DownloadResult within the body."""
-    if result == DOWNLOAD_AGAIN and x.origin != NULL and x.origin.end.flags & READABLE:
-        x.unfinished = 1
+    if result == DOWNLOAD_AGAIN:
+        # No event will come for what is ready already: to be read, or to be sent on.
+        if (x.origin != NULL and x.origin.end.flags & READABLE) or (
+                download_pending(x) and x.conn.client.flags & WRITABLE):
+            x.unfinished = 1
     elif result == DOWNLOAD_COMPLETE:
         x.state = X_FLUSH
         if x.origin != NULL:
@@ -736,8 +739,8 @@ cdef void received(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept
         if x.flags & X_SENT:
             let_go(loop, web, x, x.flags & X_ORIGIN_KEEP)
         else:
-            # It answered without hearing all: the rest of the request goes nowhere.
-            x.flags &= ~<uint32_t> X_KEEP_ALIVE
+            # It answered without hearing all: the rest of the request goes nowhere. The client may
+            # go on if all of it was read (begin_response).
             let_go(loop, web, x, False)
         if not download_pending(x):
             x.state = X_DONE
