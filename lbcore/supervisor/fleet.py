@@ -164,10 +164,10 @@ class Fleet:
 
     async def _brought_up(self, worker: Worker | None) -> None:
         """Sends the worker whatever it lacks until it is as the fleet should be."""
-        if worker is not None and worker.place.board != self.board_number:
-            raise WorkerRefused("it is of an earlier version that reads another scoreboard")
         if worker is None:
             return
+        if worker.place.board != self.board_number:
+            raise WorkerRefused("it is of an earlier version that reads another scoreboard")
         async with worker.changing:
             while self._epochs.get(worker) != self._epoch:
                 current, epoch = self.current, self._epoch
@@ -346,6 +346,7 @@ class Fleet:
             slot.task.cancel()
         if slot.patience is not None:
             slot.patience.cancel()
+        self._filled.set()               # it may have been the one that others waited for
         return slot.worker
 
     def occupy(self, index: int, worker: Worker | None) -> None:
