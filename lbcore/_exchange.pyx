@@ -67,10 +67,10 @@ from lbcore._upload cimport (
 from lbcore._upstream cimport CONNECT_INTERNAL, CONNECT_PENDING, CONNECT_READY
 from lbcore._web cimport (
     ORIGIN_BUSY, ORIGIN_CONNECTING, X_ABORT, X_ANSWER, X_BODY, X_BUFFER, X_CHUNKED_OUT,
-    X_CLOSE_FRAMED, X_COLLECT, X_CONNECTING, X_CONSUMED, X_DONE, X_EXPECT, X_FLUSH, X_HEAD_ONLY,
-    X_HTTP_10, X_KEEP_ALIVE, X_LATE, X_ORIGIN_KEEP, X_PAUSED, X_QUEUED, X_SENT, X_STREAM_CHUNKED,
-    X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, http_of, origin_t, pool_http_of, pool_of,
-    route_counters, route_of,
+    X_CLOSE_FRAMED, X_COLLECT, X_CONNECTING, X_CONSUMED, X_COUNTED, X_DONE, X_EXPECT, X_FLUSH,
+    X_HEAD_ONLY, X_HTTP_10, X_KEEP_ALIVE, X_LATE, X_ORIGIN_KEEP, X_PAUSED, X_QUEUED, X_SENT,
+    X_STREAM_CHUNKED, X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, http_of, origin_t,
+    pool_http_of, pool_of, route_counters, route_of,
 )
 from lbcore.includes.linux cimport EPOLLERR, EPOLLHUP, EPOLLOUT
 
@@ -465,7 +465,8 @@ cdef int sent_request(loop_t *loop, web_t *web, exchange_t *x, int result) noexc
         if x.up.size:
             spool_drop(&loop.relay, &x.up)
         return result
-    if x.tries == 1:
+    if not x.flags & X_COUNTED:
+        x.flags |= X_COUNTED
         backend_counters(loop, x.seek.backend_row).requests += 1
     if result == UPLOAD_AGAIN:
         x.unfinished = 1
@@ -520,6 +521,7 @@ cdef void again(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """Another try, at another backend."""
     backend_counters(loop, x.seek.backend_row).retries += 1
     route_counters(loop, x).retries += 1
+    x.flags &= ~<uint32_t> X_COUNTED
     forget_try(loop, web, x)
     seek_release(loop, &x.seek)
     x.state = X_PAUSED

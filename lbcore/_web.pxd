@@ -82,7 +82,7 @@ cdef enum ExchangeFlag:
     X_LATE = 16384              # the last connect that failed did so by taking too long
     X_LOGGED = 32768
     X_ORIGIN_EOF = 65536        # the response's body is complete
-    X_STICKY_SET = 131072       # the response carries a new sticky cookie
+    X_COUNTED = 131072          # its backend counts this request
 
 ctypedef struct mark_t:         # a piece of the request's head, for the log
     uint32_t at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.support.http_lab import HttpLab, echo_script, request
+from tests.support.http_lab import HttpLab, Wire, echo_script, reply, request
 from tests.support.relay_lab import pool
 
 GET = request()
@@ -44,3 +44,21 @@ def test_a_spent_budget_ends_a_connect(web: HttpLab) -> None:
     assert web.client().ask(GET).status == 504
     assert 0.19 < time.monotonic() - began < 4
     web.expect_http(connect_timeout=1)
+
+
+def test_each_backend_counts_the_requests_that_it_was_sent(web: HttpLab) -> None:
+    """Second tries too; one that went again to the same backend counts once."""
+    def busy(wire: Wire) -> bool:
+        wire.request()
+        wire.say(reply(b"", status="503 Busy"))
+        return False                # it closes: the next request meets a connection that is gone
+
+    web.web(pool(web.site(busy).address, web.site(echo_script).address),
+            route={"retry_statuses": (503,)})
+    client = web.client()
+    while web.backend(0)["retries"] < 2:
+        assert client.ask(GET).status == 200
+    web.until_idle()
+    first, second = web.backend(0), web.backend(1)
+    assert first["requests"] == first["retries"] == sum(first["status"].values())
+    assert second["requests"] == sum(second["status"].values())
