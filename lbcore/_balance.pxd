@@ -45,8 +45,8 @@ cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
               cursor_t *cursor) noexcept nogil
 
 # Reserves the backend at `index` for a session that it keeps: True when it is there for it (up, or
-# drained by hand or by weight 0, which keep their sessions) and below its limit. The cursor will not
-# give it again. False: pick another one.
+# drained by hand or by weight 0, which keep their sessions) and below its limit. The cursor will
+# not give it again. False: pick another one.
 cdef bint pick_this(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
                     cursor_t *cursor, int index) noexcept nogil
 

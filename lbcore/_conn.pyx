@@ -3,16 +3,16 @@
 # Rules:
 # - One exchange at a time: requests that a client sent ahead wait in `rest` and in the socket.
 # - Everything that happens to an exchange ends in settle(), which acts on the state it is left in.
-# - Between two requests a connection owns neither buffer nor exchange, and its timer is set early and
-#   looked at late, so that requests never touch it.
+# - Between two requests a connection owns neither buffer nor exchange, and its timer is set early
+#   and looked at late, so that requests never touch it.
 # - Each request is served by the plan in force when it began.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from lbcore._arrive cimport (
-    ARRIVAL_DONE, ARRIVAL_GONE, ARRIVAL_MALFORMED, ARRIVAL_MORE, ARRIVAL_RESET, proxy_expected,
+    ARRIVAL_DONE, ARRIVAL_MALFORMED, ARRIVAL_MORE, ARRIVAL_RESET, proxy_expected,
     proxy_read, source_enter,
 )
 from lbcore._auth cimport auth_free, auth_make
@@ -23,27 +23,25 @@ from lbcore._exchange cimport (
 from lbcore._message cimport date_write, response_write
 from lbcore._http1 cimport request_parse
 from lbcore._loop cimport (
-    INPUT, SEEK_EXCHANGE, TAG_CONN, TIMER_CONN, clock_us, epoll_add, listener_counters, min_time,
-    plan_ref_t, relative,
+    INPUT, SEEK_EXCHANGE, TAG_CONN, TIMER_CONN, clock_us, epoll_add, listener_counters, relative,
 )
 from lbcore._origin cimport origin_idle_event, origin_take_out, origins_bury, origins_close
 from lbcore._plan cimport (
-    LISTENER_HTTP, http_t, listener_http, listener_t, plan_header_t, plan_listeners, plan_pools,
+    LISTENER_HTTP, http_t, listener_http, listener_t, plan_header_t, plan_listeners,
 )
 from lbcore._proxy cimport endpoint_from_sockaddr
 from lbcore._relay cimport (
-    BOUNDARIES, FAILED, FIN, OUT_ARMED, READABLE, SCRATCH, SMALL_BUFFER, WRITABLE, buffer_data,
+    BOUNDARIES, FAILED, FIN, READABLE, SCRATCH, SMALL_BUFFER, WRITABLE, buffer_data,
     buffer_give, buffer_t, buffer_take, note_events,
 )
 from lbcore._scoreboard cimport (
     END_CLIENT_GONE, END_CLIENT_IDLE, END_CLIENT_RESET, END_INTERNAL, END_NORMAL,
     END_PROXY_MALFORMED, END_PROXY_TIMEOUT, END_SHUTDOWN, END_SOURCE_LIMIT, HTTP_BAD_REQUEST,
-    HTTP_CLIENT_GONE, HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_SHUTDOWN, MAX_BACKENDS, MAX_POOLS,
-    NO_ROW, source_remove,
+    HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_SHUTDOWN, MAX_BACKENDS, MAX_POOLS, source_remove,
 )
 from lbcore._seek cimport close_socket, plan_release, share_descriptors
 from lbcore._session cimport session_tunnel
-from lbcore._timers cimport TICK_MS, timer_clear, timer_node_t, timer_set
+from lbcore._timers cimport TICK_MS, timer_clear, timer_set
 from lbcore._web cimport (
     CONN_BUSY, CONN_CHUNK, CONN_DEAD, CONN_HEAD, CONN_IDLE, CONN_LINGER, CONN_PROXY, X_ABORT,
     X_DONE, X_KEEP_ALIVE, X_TUNNEL, X_UP_DONE, conn_chunk_t, exchange_t,
@@ -384,8 +382,8 @@ cdef void refresh_plan(loop_t *loop, conn_t *conn) noexcept nogil:
 
 cdef void next_request(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
     """Reads and serves requests until one has to wait."""
-    cdef int served
-    for served in range(IN_A_ROW):
+    cdef int _served
+    for _served in range(IN_A_ROW):
         if not read_request(loop, web, conn):
             return
         if not settled(loop, web, conn):

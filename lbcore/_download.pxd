@@ -21,8 +21,8 @@ cdef enum DownloadResult:
 cdef int download_head(loop_t *loop, web_t *web, exchange_t *x, char **data,
                        size_t *size) noexcept nogil
 
-# Sends the head, of `size` bytes in web.output, and what of the body is there already: `extra` bytes
-# at `body`. Sets down_left, decodes, frames.
+# Sends the head, of `size` bytes in web.output, and what of the body is there already: `extra`
+# bytes at `body`. Sets down_left, decodes, frames.
 cdef int download_begin(loop_t *loop, web_t *web, exchange_t *x, unsigned size, char *body,
                         size_t extra) noexcept nogil
 

@@ -75,7 +75,7 @@ from lbcore._web cimport (
 from lbcore.includes.linux cimport EPOLLERR, EPOLLHUP, EPOLLOUT
 
 cdef enum:
-    BUDGET_MOST = 10000         # thousandths: retries in a row that a quiet pool may make, times 1000
+    BUDGET_MOST = 10000         # thousandths: a quiet pool may make 10 retries in a row
     RETRY_COST = 1000
 
 
@@ -586,7 +586,8 @@ cdef void read_answer(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     if result == DOWNLOAD_HEAD:
         begin_response(loop, web, x, data, size)
     elif result == DOWNLOAD_SWITCH:
-        x.state = X_TUNNEL          # the connection makes it one: web.reply, web.input hold the rest
+        # The connection makes it one: web.reply and web.input hold the rest.
+        x.state = X_TUNNEL
         x.status = 101
         x.down_left = size
         web.tunnel_data = data
@@ -862,7 +863,6 @@ cdef uint64_t exchange_look(loop_t *loop, exchange_t *x) noexcept nogil:
 
 cdef void exchange_timeout(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """Acts if a timeout is due; otherwise there is nothing to do yet."""
-    cdef const route_t *route
     if x.route != NO_ROW and after(loop, x.began, route_of(x).total_timeout) <= loop.now:
         answer(loop, web, x, 504, HTTP_TOTAL, 0)
         return

@@ -234,7 +234,8 @@ cdef void resume_acceptors(loop_t *loop) noexcept nogil:
 
 cdef int time_to_sleep(const loop_t *loop, uint64_t until) noexcept nogil:
     cdef int sleep
-    if loop.work_head != NULL or loop.dead != NULL or loop.web_busy or (loop.draining and loop.sessions == 0):
+    if (loop.work_head != NULL or loop.dead != NULL or loop.web_busy
+            or (loop.draining and loop.sessions == 0)):
         return 0
     sleep = wheel_timeout(&loop.wheel, loop.now, LONGEST_SLEEP)
     if loop.resume_at:

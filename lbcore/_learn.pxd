@@ -10,8 +10,8 @@ from lbcore._scoreboard cimport board_t
 cdef uint64_t learn_key(const board_t *board, uint32_t pool_row, const char *value,
                         uint32_t size) noexcept nogil
 
-# name_hash of the backend that set the value, known from now on for another `expiry` (ms); 0: nobody
-# did, or it was too long ago.
+# name_hash of the backend that set the value, known from now on for another `expiry` (ms); 0:
+# nobody did, or it was too long ago.
 cdef uint64_t learn_find(const board_t *board, uint64_t key, uint64_t expiry,
                          uint64_t now) noexcept nogil
 

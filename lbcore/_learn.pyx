@@ -1,13 +1,14 @@
 # The backends that applications' own cookies lead to: a table in shared memory, without locks.
 #
 # A place holds the hash of a backend's name, and its key exclusive-or that hash (Hyatt and Mann,
-# "A lockless transposition-table implementation", 2002). Whoever reads one word of before and one of
-# after a change gets a key that is nobody's, and finds nothing: no request is ever sent where its
-# value was not set.
+# "A lockless transposition-table implementation", 2002). Whoever reads one word of before and one
+# of after a change gets a key that is nobody's, and finds nothing: no request is ever sent where
+# its value was not set.
 #
 # A value may be in any of the eight places of the group that its key leads to. Who writes one swaps
-# its time for MOVING first, so writers do not mix their words either. Two workers that learn a value
-# in the same moment may give it two places; they say the same, and the next change leaves one.
+# its time for MOVING first, so writers do not mix their words either. Two workers that learn a
+# value in the same moment may give it two places; they say the same, and the next change leaves
+# one.
 #
 # Only backends put values in. When all places of a group are in use, the value that would be
 # forgotten first is forgotten now, and counted.

@@ -10,8 +10,8 @@ from lbcore._web cimport exchange_t, origin_t, web_t
 cdef origin_t *origin_reuse(loop_t *loop, web_t *web, uint32_t backend_row,
                             const pool_http_t *http) noexcept nogil
 
-# Connects to exchange.seek.backend, sending `data` if it takes it already: relay.given says how much.
-# The result is a Connect; exchange.origin is set unless it is negative.
+# Connects to exchange.seek.backend, sending `data` if it takes it already: relay.given says how
+# much. The result is a Connect; exchange.origin is set unless it is negative.
 cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange, const pool_t *pool,
                         const char *data, uint32_t size) noexcept nogil
 

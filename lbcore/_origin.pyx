@@ -3,9 +3,10 @@
 # Rules:
 # - Newest first: the connection that rested least is the one most likely to be alive, and what a
 #   burst needed ages out behind it.
-# - An idle connection that says anything, its end included, is closed: a backend that speaks unasked
-#   would have its words taken for the answer to the next request.
-# - A connection whose response was not read to its very end, or with bytes behind it, is never kept.
+# - An idle connection that says anything, its end included, is closed: a backend that speaks
+#   unasked would have its words taken for the answer to the next request.
+# - A connection whose response was not read to its very end, or with bytes behind it, is never
+#   kept.
 
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc

@@ -1,7 +1,7 @@
 # Understanding a request: route, rules, and what the selection of a backend goes by.
 #
-# A request is understood once, in request_begin. A second look (another try, a rule of the response)
-# parses the same bytes again: refocus.
+# A request is understood once, in request_begin. A second look (another try, a rule of the
+# response) parses the same bytes again: refocus.
 
 from lbcore._loop cimport loop_t
 from lbcore._web cimport conn_t, exchange_t, web_t

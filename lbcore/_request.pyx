@@ -259,7 +259,7 @@ cdef void may_enter(loop_t *loop, web_t *web, exchange_t *x, const route_t *rout
         if facts.head.first[<int> FIELD_AUTHORIZATION]:
             field = &facts.head.fields[facts.head.first[<int> FIELD_AUTHORIZATION] - 1]
             known = auth_check(web.auth, facts.plan, route, facts.base + field.value,
-                                 field.value_size, x.user, &size, loop.now)
+                               field.value_size, x.user, &size, loop.now)
         if known == AUTH_LATER:
             verdict.status = 429
             verdict.reason = HTTP_LIMITED

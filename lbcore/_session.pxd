@@ -72,7 +72,8 @@ cdef void session_work(loop_t *loop, session_t *session) noexcept nogil
 cdef void session_end(loop_t *loop, session_t *session, int reason, bint abort) noexcept nogil
 
 # Makes a tunnel of an HTTP connection: takes both sockets, the reservation, what was read of the
-# client's bytes (conn.rest) and `down`, which is for the client. False: no memory, nothing is taken.
+# client's bytes (conn.rest) and `down`, which is for the client. False: no memory, nothing is
+# taken.
 cdef bint session_tunnel(loop_t *loop, conn_t *conn, exchange_t *exchange,
                          buffer_t *down) noexcept nogil
 

@@ -21,8 +21,8 @@ from lbcore._arrive cimport (
 )
 from lbcore._balance cimport cursor_begin
 from lbcore._loop cimport (
-    INPUT, NOTICE_TROUBLE, SEEK_NOBODY, SEEK_SESSION, TAG_CLIENT, TAG_SERVER, backend_counters, clock_us,
-    epoll_add, epoll_change, listener_counters, min_time, relative,
+    INPUT, NOTICE_TROUBLE, SEEK_NOBODY, SEEK_SESSION, TAG_CLIENT, TAG_SERVER, backend_counters,
+    clock_us, epoll_add, epoll_change, listener_counters, min_time, relative,
 )
 from lbcore._plan cimport (
     KETAMA, MAGLEV, listener_t, plan_listeners, plan_pools, pool_backends, pool_t,
@@ -32,7 +32,7 @@ from lbcore._proxy cimport (
 )
 from lbcore._relay cimport (
     BOUNDARIES, CLOSED, EOF, FAILED, FIN, FLOW_AGAIN, FLOW_DONE, FLOW_SOURCE_ERROR, FLOW_WAIT,
-    MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, URGENT, WRITABLE, buffer_data,
+    MEDIUM_BUFFER, OUT_ARMED, READABLE, SMALL_BUFFER, SPOKE, WRITABLE, buffer_data,
     buffer_give, buffer_t, buffer_take, flow_drop, flow_pump, note_events,
 )
 from lbcore._scoreboard cimport (
@@ -684,6 +684,7 @@ cdef void session_timeout(loop_t *loop, session_t *s) noexcept nogil:
         start_cursor(s)
         dispatch(loop, s, seek(loop, &s.seek))
     elif s.state == SESSION_QUEUED:
-        session_end(loop, s, END_NO_BACKEND if s.seek.flags & SEEK_NOBODY else END_QUEUE_TIMEOUT, True)
+        session_end(
+            loop, s, END_NO_BACKEND if s.seek.flags & SEEK_NOBODY else END_QUEUE_TIMEOUT, True)
     elif s.state == SESSION_PROXY:
         session_end(loop, s, END_PROXY_TIMEOUT, True)

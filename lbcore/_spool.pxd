@@ -31,8 +31,8 @@ cdef int spool_put(relay_t *relay, spool_t *spool, const char *data, uint32_t si
 # cannot be read.
 cdef int spool_send(relay_t *relay, spool_t *spool, end_t *destination, bint more) noexcept nogil
 
-# As spool_send, but forgets nothing: sends from `at` bytes behind the oldest one, so that a body can
-# be sent to another backend again. The caller adds relay.given to `at`.
+# As spool_send, but forgets nothing: sends from `at` bytes behind the oldest one, so that a body
+# can be sent to another backend again. The caller adds relay.given to `at`.
 cdef int spool_replay(relay_t *relay, const spool_t *spool, uint64_t at, end_t *destination,
                       bint more) noexcept nogil
 

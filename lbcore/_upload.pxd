@@ -13,8 +13,8 @@ cdef enum UploadResult:
     UPLOAD_NO_ROOM = -4         # memory or disk
     UPLOAD_LOST = -5            # the backend takes no more
 
-# Takes what came behind the head out of `request`: `early` bytes of body stay there; what belongs to
-# later requests goes back to the connection.
+# Takes what came behind the head out of `request`: `early` bytes of body stay there; what belongs
+# to later requests goes back to the connection.
 cdef int upload_begin(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
 
 # Reads the body to its end before a backend is asked for.
@@ -24,7 +24,8 @@ cdef int upload_collect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
 # backend had closed.
 cdef int upload_send(loop_t *loop, web_t *web, exchange_t *x, unsigned size) noexcept nogil
 
-# The head alone, of `size` bytes in web.output, went out with the connect as far as relay.given says.
+# The head alone, of `size` bytes in web.output, went out with the connect as far as relay.given
+# says.
 cdef int upload_sent(loop_t *loop, web_t *web, exchange_t *x, unsigned size) noexcept nogil
 
 # Goes on sending: what waits, a collected body, a streamed one.

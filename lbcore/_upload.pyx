@@ -2,8 +2,9 @@
 #
 # Rules:
 # - What was read but is not this request's goes back to the connection, byte for byte.
-# - Bytes that are gone from here once they were sent (X_CONSUMED) rule out a second try. The head and
-#   what came with it stay in `request`, a collected body in `body`, until the response has begun.
+# - Bytes that are gone from here once they were sent (X_CONSUMED) rule out a second try. The head
+#   and what came with it stay in `request`, a collected body in `body`, until the response has
+#   begun.
 # - Chunks are taken apart and made anew: a backend sees lbcore's framing, never the client's.
 
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
@@ -11,8 +12,8 @@ from libc.string cimport memcpy
 
 from lbcore._emit cimport EMIT_LOST, EMIT_OK, chunk_head, emit
 from lbcore._http1 cimport (
-    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, CHUNKED_BAD, CHUNKED_LAST, HEAD_MORE, MAX_FIELDS,
-    chunked_decode, trailers_parse,
+    BODY_LENGTH, BODY_NONE, CHUNKED_BAD, CHUNKED_LAST, HEAD_MORE, MAX_FIELDS, chunked_decode,
+    trailers_parse,
 )
 from lbcore._loop cimport TAG_ORIGIN, clock_us, epoll_change, listener_counters, relative, INPUT
 from lbcore._loop cimport backend_counters

@@ -26,7 +26,8 @@ cdef void set_int(int fd, int level, int name, int value) noexcept nogil:
     setsockopt(fd, level, name, &value, sizeof(int))
 
 
-cdef bint bind_source(const endpoint_t *source, const pool_t *pool, int fd, int family) noexcept nogil:
+cdef bint bind_source(
+        const endpoint_t *source, const pool_t *pool, int fd, int family) noexcept nogil:
     """Gives an upstream socket the source address that the pool wants."""
     cdef uint8_t address[28]
     cdef uint32_t length

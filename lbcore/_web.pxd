@@ -39,7 +39,7 @@ ctypedef struct origin_t:
     timer_node_t timer          # first: a timer is its origin
     end_t end
     exchange_t *exchange        # NULL: idle
-    origin_t *next              # idle list of its backend, newest first; free list; list of the dead
+    origin_t *next              # idle list of its backend, newest first; free list; dead list
     origin_t *previous
     uint32_t backend_row
     uint32_t way                # pool_http_t.way it was made by
@@ -59,7 +59,7 @@ cdef enum ExchangeState:
     X_CONNECTING = 3
     X_ANSWER = 4                # sent, or being sent: waits for the head of the response
     X_BODY = 5                  # the response's body is on its way
-    X_FLUSH = 6                 # the backend is done, or never had a part: the client has not everything
+    X_FLUSH = 6                 # the backend is done, or had no part: the client lacks something
     X_DONE = 7                  # everything is said
     X_TUNNEL = 8                # the connection is a tunnel now
     X_ABORT = 9                 # the client's connection has to be cut
