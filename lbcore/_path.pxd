@@ -14,7 +14,7 @@ cdef bint path_normalize(facts_t *facts, char *scratch) noexcept nogil
 
 # The target as the backend sees it: path after strip_prefix and rewrite, and the query. Segments
 # "." and ".." that a rewrite puts together are left out: a capture of "../x" does not climb out of
-# where the template puts it.
+# where the template puts it. Bytes that no URI has as they are (RFC 3986, 2) are percent-encoded.
 cdef uint32_t target_write(const facts_t *facts, char *out, uint32_t room) noexcept nogil
 
 # Room that suffices for target_write.

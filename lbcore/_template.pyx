@@ -56,17 +56,17 @@ cdef void put_lower(writer_t *writer, const char *data, uint32_t size) noexcept 
         put_byte(writer, lower_byte(data[i]))
 
 
-cdef bint stays(uint8_t byte, int purpose, int origin) noexcept nogil:
+cdef bint stays(uint8_t byte, int origin) noexcept nogil:
     """Whether a byte may stand in a URI as it is."""
-    if byte <= 0x20 or byte == 0x7F:
+    if byte <= 0x20 or byte >= 0x7F:
         return False
     if origin == FROM_USER:
-        return byte < 0x80 or purpose == TEMPLATE_TARGET
+        return True
     if byte == c'#' or byte == c'"' or byte == c'<' or byte == c'>':
         return False
-    if origin == FROM_TARGET:           # clients send raw UTF-8, and backends expect it
-        return byte < 0x80 or purpose == TEMPLATE_TARGET
-    return byte < 0x80 and byte != c'?' and byte != c'&' and byte != c'%' and byte != c'\\'
+    if origin == FROM_TARGET:
+        return True
+    return byte != c'?' and byte != c'&' and byte != c'%' and byte != c'\\'
 
 
 cdef void put_part(writer_t *writer, const char *data, uint32_t size, int purpose,
@@ -78,7 +78,7 @@ cdef void put_part(writer_t *writer, const char *data, uint32_t size, int purpos
         return
     for i in range(size):
         byte = <uint8_t> data[i]
-        if stays(byte, purpose, origin):
+        if stays(byte, origin):
             put_byte(writer, <char> byte)
         else:
             put_byte(writer, c'%')

@@ -26,11 +26,29 @@ def sent(target: str, route: RoutePlan, *fields: str) -> str:
     "/", "/a", "/a/", "/a/b.c", "/.well-known/x", "/..a", "/a..", "/...", "/a/.b", "//", "//a//b",
     "//...", "/%2F...",
     "/a;x=1", "/a:b@c!$&'()*+,=", "/%2F", "/%25", "/%2541", "/a%20b", "/%5Cx", "/caf%C3%A9",
-    "/a|b^`{}",
 ])
 def test_a_normal_path_stays(path: str) -> None:
     assert path_of(path) == path
     assert route_of(target=path)["target"] == path
+
+
+@pytest.mark.parametrize(("target", "goes"), [
+    ("/a|b^`{}\\c", "/a%7Cb%5E%60%7B%7D%5Cc"), ("/<\">", "/%3C%22%3E"),
+    ("/caf\xe9", "/caf%E9"), ("/a\x85b\xa0c", "/a%85b%A0c"), ("/a?\xa0=\xff|", "/a?%A0=%FF%7C"),
+    ("/%7c?%c3%a9", "/%7C?%c3%a9"), ("/[a]?[b]", "/[a]?[b]"),
+    ("http://example.com?\x80", "/?%80"), ("/" + 3000 * "\xff", "/" + 3000 * "%FF"),
+])
+def test_bytes_that_no_uri_has_are_encoded_for_the_backend(target: str, goes: str) -> None:
+    """A backend that splits the request line at 0x85 or 0xA0 must not find them."""
+    assert sent(target, RoutePlan("r", pool=0)) == goes
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+def test_a_target_that_grows_needs_its_room(size: int) -> None:
+    source = head_of("GET /\xe9|?\xe9\\a", [])
+    whole = b"/%E9%7C?%E9%5Ca"
+    made = exchange(source, RoutePlan("r", pool=0)).target(room=size)
+    assert made == (whole if size >= len(whole) else None)
 
 
 @pytest.mark.parametrize(("path", "normal"), [

@@ -17,5 +17,5 @@ def test_room_is_what_a_worker_admits() -> None:
 
 def test_as_many_descriptors_are_reserved_as_a_worker_keeps_free() -> None:
     (kept,) = re.findall(r"RESERVED_DESCRIPTORS = (\d+)",
-                         (ROOT / "lbcore" / "_session.pxd").read_text())
+                         (ROOT / "lbcore" / "_loop.pxd").read_text())
     assert int(kept) == limits.RESERVED
