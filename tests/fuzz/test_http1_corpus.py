@@ -16,11 +16,10 @@ def test_there_is_a_corpus_of_small_files() -> None:
     assert max(path.stat().st_size for path in CORPUS) <= 4096 + 8
 
 
-@pytest.mark.parametrize("first", "0123456789abcdef")
-def test_the_corpus_holds_every_claim(first: str) -> None:
-    for path in CORPUS:
-        if path.name.startswith(first):
-            data = path.read_bytes()
-            all_claims(data, cuts_of(data))
-            if len(data) < 200:
-                all_claims(data, range(len(data)))
+@pytest.mark.parametrize("part", range(16))
+def test_the_corpus_holds_every_claim(part: int) -> None:
+    for path in CORPUS[part::16]:
+        data = path.read_bytes()
+        all_claims(data, cuts_of(data))
+        if len(data) < 200:
+            all_claims(data, range(len(data)))
