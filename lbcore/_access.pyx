@@ -17,10 +17,10 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memmove, memset
 
 from lbcore._logline cimport line_most, line_write
-from lbcore._proxy cimport endpoint_t
+from lbcore._proxy cimport endpoint_of
 from lbcore.includes.linux cimport (
     CLOCK_MONOTONIC, EAGAIN, EINTR, ENOSPC, F_GETFL, MSG_DONTWAIT, MSG_NOSIGNAL, O_APPEND,
     O_CLOEXEC, O_NONBLOCK, POLLOUT, SEEK_CUR, SPLICE_F_NONBLOCK, S_ISFIFO, S_ISREG,
@@ -312,19 +312,6 @@ cdef slice_t slice_of(record, str name):
     found.data = <const char *> value
     found.size = <uint32_t> len(value)
     return found
-
-
-cdef endpoint_t endpoint_of(value) except *:
-    cdef endpoint_t endpoint
-    memset(&endpoint, 0, sizeof(endpoint_t))
-    if value is not None:
-        address, port = value
-        if len(address) not in (4, 16):
-            raise ValueError("an address has 4 or 16 bytes")
-        endpoint.family = 4 if len(address) == 4 else 6
-        endpoint.port = port
-        memcpy(endpoint.address, <const char *> address, len(address))
-    return endpoint
 
 
 cdef record_t record_of(record) except *:

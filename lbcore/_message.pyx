@@ -23,7 +23,9 @@ from lbcore._plan cimport (
     HTTP_UNDERSCORES, LISTENER_HTTP, listener_http, map_image, plan_header_t,
     plan_listeners, plan_pools, pool_backends, route_t, span_t, text_of, unmap_image,
 )
-from lbcore._proxy cimport endpoint_from_sockaddr, endpoint_t, endpoint_text
+from lbcore._proxy cimport (
+    endpoint_from_sockaddr, endpoint_of, endpoint_t, endpoint_text, endpoint_value,
+)
 from lbcore._route cimport (
     address_allowed, path_normalize, route_find, target_room, target_write,
 )
@@ -346,25 +348,6 @@ cdef class _Room:
         return self.data[:made] if made else None
 
 
-cdef endpoint_t endpoint_of(value) except *:
-    cdef endpoint_t endpoint
-    memset(&endpoint, 0, sizeof(endpoint_t))
-    if value is not None:
-        address, port = value
-        if len(address) not in (4, 16):
-            raise ValueError("an address has 4 or 16 bytes")
-        endpoint.family = 4 if len(address) == 4 else 6
-        endpoint.port = port
-        memcpy(endpoint.address, <const char *> address, len(address))
-    return endpoint
-
-
-cdef value_of(const endpoint_t *endpoint):
-    if endpoint.family == 0:
-        return None
-    return (<const char *> endpoint.address)[:4 if endpoint.family == 4 else 16], endpoint.port
-
-
 cdef class Exchange:
     """A request at an http listener, as a worker sees it, and what is written for it.
 
@@ -443,7 +426,7 @@ cdef class Exchange:
 
     @property
     def client(self):
-        return value_of(&self.facts.client)
+        return endpoint_value(&self.facts.client)
 
     @property
     def secure(self) -> bool:

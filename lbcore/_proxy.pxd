@@ -46,3 +46,8 @@ cdef uint32_t endpoint_text(const endpoint_t *endpoint, char *out) noexcept nogi
 
 # IPv4 networks also contain IPv4-mapped IPv6 addresses. Nothing contains family 0.
 cdef bint cidr_contains(const cidr_t *cidr, const endpoint_t *endpoint) noexcept nogil
+
+# For the doors of tests and tools: an endpoint is (address, port) with the address as 4 or 16
+# bytes, or None for family 0.
+cdef endpoint_t endpoint_of(value) except *
+cdef endpoint_value(const endpoint_t *endpoint)

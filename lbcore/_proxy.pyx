@@ -550,7 +550,7 @@ cdef endpoint_t endpoint_of(value) except *:
     return endpoint
 
 
-cdef value_of(const endpoint_t *endpoint):
+cdef endpoint_value(const endpoint_t *endpoint):
     if endpoint.family == 0:
         return None
     return (<const char *> endpoint.address)[:4 if endpoint.family == 4 else 16], endpoint.port
@@ -564,7 +564,7 @@ def parse(data, source=None, destination=None) -> tuple:
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     cdef int got = proxy_parse(<const uint8_t *> view.buf, view.len, &from_, &to)
     PyBuffer_Release(&view)
-    return got, value_of(&from_), value_of(&to)
+    return got, endpoint_value(&from_), endpoint_value(&to)
 
 
 def build(version: int, source, destination) -> bytes:
@@ -590,7 +590,7 @@ def from_sockaddr(raw: bytes):
     """The endpoint of a ``struct sockaddr`` of any kind."""
     cdef endpoint_t value
     endpoint_from_sockaddr(&value, <const char *> raw, len(raw))
-    return value_of(&value)
+    return endpoint_value(&value)
 
 
 def to_sockaddr(endpoint, keep_port: bool) -> bytes:

@@ -8,9 +8,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from lbcore._plan cimport ring_point_t
-
-cdef extern from "<endian.h>" nogil:
-    uint64_t le64toh(uint64_t value)
+from lbcore.includes.siphash cimport le64toh, sip_round
 
 cdef enum:
     POINTS_PER_WEIGHT = 160     # on a ketama ring, as nginx has it
@@ -19,19 +17,6 @@ cdef enum:
 
 
 # ---- hashes ----------------------------------------------------------------------------------
-
-cdef inline void sip_round(uint64_t *v) noexcept nogil:
-    v[0] += v[1]
-    v[2] += v[3]
-    v[1] = ((v[1] << 13) | (v[1] >> 51)) ^ v[0]
-    v[3] = ((v[3] << 16) | (v[3] >> 48)) ^ v[2]
-    v[0] = (v[0] << 32) | (v[0] >> 32)
-    v[2] += v[1]
-    v[0] += v[3]
-    v[1] = ((v[1] << 17) | (v[1] >> 47)) ^ v[2]
-    v[3] = ((v[3] << 21) | (v[3] >> 43)) ^ v[0]
-    v[2] = (v[2] << 32) | (v[2] >> 32)
-
 
 cdef uint64_t sip(const uint8_t *data, size_t length, uint64_t key) noexcept nogil:
     """SipHash-1-3 (Aumasson, Bernstein 2012) with the key (``key``, 0)."""

@@ -8,7 +8,7 @@ cdef extern from "<endian.h>" nogil:
     uint64_t le64toh(uint64_t value)
 
 
-cdef inline void keyed_round(uint64_t *v) noexcept nogil:
+cdef inline void sip_round(uint64_t *v) noexcept nogil:
     v[0] += v[1]
     v[2] += v[3]
     v[1] = ((v[1] << 13) | (v[1] >> 51)) ^ v[0]
@@ -37,8 +37,8 @@ cdef inline uint64_t siphash(const char *data, size_t length, uint64_t key0,
         memcpy(&block, data + at, 8)
         block = le64toh(block)
         v[3] ^= block
-        keyed_round(v)
-        keyed_round(v)
+        sip_round(v)
+        sip_round(v)
         v[0] ^= block
         at += 8
     block = 0
@@ -46,10 +46,10 @@ cdef inline uint64_t siphash(const char *data, size_t length, uint64_t key0,
         memcpy(&block, data + whole, length - whole)
     block = le64toh(block) | (<uint64_t> length << 56)
     v[3] ^= block
-    keyed_round(v)
-    keyed_round(v)
+    sip_round(v)
+    sip_round(v)
     v[0] ^= block
     v[2] ^= 0xFF
     for _round in range(4):
-        keyed_round(v)
+        sip_round(v)
     return v[0] ^ v[1] ^ v[2] ^ v[3]

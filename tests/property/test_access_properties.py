@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from lbcore import _access
 from lbcore._access import AccessFormat, AccessLog
+from tests.support.access import line_of
 
 TEXTS = ("listener", "route", "pool", "backend", "method", "target", "host", "referer",
          "user_agent", "user", "request_id")
@@ -34,20 +35,9 @@ COMBINED = re.compile(
 
 
 def written(record: dict[str, Any], form: AccessFormat, *, file: bool) -> bytes:
-    if file:
-        reader = os.memfd_create("log")
-        writer = os.dup(reader)
-    else:
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-    log = AccessLog(writer, form)
-    log.line(record)
-    log.close()
-    with os.fdopen(reader, "rb") as lines:
-        text = os.pread(reader, 1 << 20, 0) if file else lines.read()
-    assert text.endswith(b"\n")
-    assert len(text) <= (_access.LONGEST if file else _access.LONGEST_PIECE)
-    return text[:-1]
+    line = line_of(record, form, file=file)
+    assert len(line) < (_access.LONGEST if file else _access.LONGEST_PIECE)
+    return line
 
 
 @given(RECORD, st.booleans())

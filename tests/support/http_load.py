@@ -10,18 +10,15 @@ so whatever is lost is a failure.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import itertools
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from types import TracebackType
 
-from tests.support.instance import PATIENCE, ROOT, until
+from tests.support.steered import Steered
 
 KINDS = ("GET keep", "GET close", "POST keep", "POST close")
 DETAILS = 30                    # failures that are described one by one
@@ -53,7 +50,7 @@ class Report:
                 f"by {self.names}; failed: {self.failed or 'none'}{details}")
 
 
-class HttpLoad:
+class HttpLoad(Steered[Report]):
     """The test's end of a load process. Use it as a context manager.
 
     ``each``: clients of each kind; every one asks, and ``pause`` seconds after the answer again.
@@ -61,54 +58,15 @@ class HttpLoad:
 
     def __init__(self, address: tuple[str, int], *, kinds: Sequence[str] = KINDS, each: int = 3,
                  pause: float = 0.02, path: str = "/echo", patience: float = 20.0) -> None:
-        self.final: Report | None = None
-        options = {"address": address, "kinds": kinds, "each": each, "pause": pause, "path": path,
-                   "patience": patience}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.http_load", json.dumps(options)], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def __enter__(self) -> HttpLoad:
-        self.wait_for(20)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        with contextlib.suppress(AssertionError, OSError):
-            self.finish()
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-    def report(self) -> Report:
-        """How it stands."""
-        return self._ask("report")
-
-    def wait_for(self, more: int, patience: float = PATIENCE) -> Report:
-        """Waits until so many more requests have been answered."""
-        enough = self.report().succeeded + more
-        until(lambda: self.report().succeeded >= enough, f"{more} more answers", patience)
-        return self.report()
-
-    def finish(self) -> Report:
-        """Lets every client have its answer, and says what became of all of them."""
-        if self.final is None:
-            self.final = self._ask("finish")
-        return self.final
+        super().__init__("tests.support.http_load", {
+            "address": address, "kinds": kinds, "each": each, "pause": pause, "path": path,
+            "patience": patience}, Report)
 
     def expect_no_failure(self) -> Report:
         """Finishes; fails with a description if any request did."""
         report = self.finish()
         assert report.succeeded == report.asked > 0 and not report.failures, str(report)
         return report
-
-    def _ask(self, what: str) -> Report:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(what.encode() + b"\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, f"the load's process has ended: {self._process.poll()}"
-        return Report(**json.loads(answer))
 
 
 # ---- the process -------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ import json
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +26,8 @@ from types import TracebackType
 from typing import Any
 
 from tests.support.descriptors import raise_limit
-from tests.support.instance import PATIENCE, ROOT, until
+from tests.support.instance import PATIENCE
+from tests.support.steered import Steered
 
 # Kinds of failure, by how far the connection had come.
 REFUSED = "refused"                              # nobody listens there
@@ -66,7 +66,7 @@ class Report:
                 f"slowest {self.slowest_ms:.1f} ms{details}")
 
 
-class Load:
+class Load(Steered[Report]):
     """The test's end of a load process. Use it as a context manager.
 
     ``rate`` connections a second, of which at most ``most`` are open at once; each stays ``hold``
@@ -75,58 +75,19 @@ class Load:
 
     def __init__(self, address: tuple[str, int], *, rate: int = 400, hold: float = 0.0,
                  patience: float = 20.0, most: int = 4000) -> None:
-        self.final: Report | None = None
-        options = {"address": address, "rate": rate, "hold": hold, "patience": patience,
-                   "most": most}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.load", json.dumps(options)], cwd=ROOT,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def __enter__(self) -> Load:
-        self.wait_for(20)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        with contextlib.suppress(AssertionError, OSError):
-            self.finish()
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-
-    def report(self) -> Report:
-        """How it stands."""
-        return self._ask("report")
+        super().__init__("tests.support.load", {
+            "address": address, "rate": rate, "hold": hold, "patience": patience, "most": most,
+        }, Report)
 
     def mark(self) -> Report:
         """How it stands; latencies are counted anew from here."""
-        return self._ask("mark")
-
-    def wait_for(self, more: int, patience: float = PATIENCE) -> Report:
-        """Waits until so many more connections have succeeded."""
-        enough = self.report().succeeded + more
-        until(lambda: self.report().succeeded >= enough, f"{more} more connections", patience)
-        return self.report()
-
-    def finish(self) -> Report:
-        """Opens no more, lets those that are open end, and says what became of all of them."""
-        if self.final is None:
-            self.final = self._ask("finish")
-        return self.final
+        return self.ask("mark")
 
     def expect_no_failure(self) -> Report:
         """Finishes; fails with a description if any connection did."""
         report = self.finish()
         assert report.succeeded == report.started > 0, str(report)
         return report
-
-    def _ask(self, what: str) -> Report:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(what.encode() + b"\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        assert answer, f"the load's process has ended: {self._process.poll()}"
-        return Report(**json.loads(answer))
 
 
 class LongLived:

@@ -13,6 +13,7 @@ import pytest
 from lbcore import _access
 from lbcore._access import AccessFormat, AccessLog
 from lbcore._scoreboard import EndReason, HttpEnd
+from tests.support.access import line_of
 
 Record = dict[str, Any]
 STARTED = 1_700_000_000_123_456          # 2023-11-14 22:13:20.123456 UTC
@@ -30,21 +31,7 @@ COMBINED = re.compile(
 
 
 def written(record: Record, form: AccessFormat, *, file: bool = False) -> str:
-    """The line of a record, as it comes out of a pipe or, where lines may be long, of a file."""
-    if file:
-        reader = os.memfd_create("log")
-        writer = os.dup(reader)
-    else:
-        reader, writer = os.pipe()
-        os.set_blocking(writer, False)
-    log = AccessLog(writer, form)
-    log.line(record)
-    log.close()
-    with os.fdopen(reader, "rb") as lines:
-        text = os.pread(reader, 1 << 20, 0) if file else lines.read()
-    assert text.endswith(b"\n")
-    assert text.count(b"\n") == 1
-    return text[:-1].decode("ascii")
+    return line_of(record, form, file=file).decode("ascii")
 
 
 def said(record: Record, *, file: bool = False) -> Record:
