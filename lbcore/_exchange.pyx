@@ -525,6 +525,9 @@ cdef void again(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     forget_try(loop, web, x)
     seek_release(loop, &x.seek)
     x.state = X_PAUSED
+    # What connecting may cost begins anew: the time until now went into an answer.
+    x.seek.attempts = 0
+    x.seek.deadline = loop.now + pool_of(x).connect_budget
     dispatch(loop, web, x, seek(loop, &x.seek))
 
 
@@ -886,7 +889,10 @@ cdef void exchange_timeout(loop_t *loop, web_t *web, exchange_t *x) noexcept nog
         else:
             backend_counters(loop, x.seek.backend_row).status[0] += 1
             suspect(loop, x.seek.backend_row)
-            answer(loop, web, x, 504, HTTP_FIRST_BYTE, 0)
+            if has_bit(route_of(x).retry_statuses, 504) and may_retry(web, x):
+                again(loop, web, x)
+            else:
+                answer(loop, web, x, 504, HTTP_FIRST_BYTE, 0)
     elif download_pending(x):
         exchange_abort(loop, web, x, HTTP_CLIENT_SLOW)
     else:
