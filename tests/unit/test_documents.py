@@ -16,13 +16,14 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglo
 BLOCK = re.compile(r"^```toml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 SOURCES = {"wsgi", "asgi", "demo", "backends"}
+NEWLINE = "\n"
 PASSWORD = "$6$TvPWwb2YOZXmhbWy$" + "a" * 86
 
 
 def blocks() -> list[Any]:
     """Each configuration in a document, named by where it stands."""
     return [
-        pytest.param(found[1], id=f"{page.relative_to(ROOT)}:{text.count(chr(10), 0, found.start())}")
+        pytest.param(found[1], id=f"{page.name}:{text.count(NEWLINE, 0, found.start()) + 1}")
         for page in PAGES
         for text in [page.read_text()]
         for found in BLOCK.finditer(text)
