@@ -270,6 +270,15 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
     loop.now = clock_ms()
     store64(&loop.seat.heartbeat_ms, loop.now)
     loop.seat.turns += 1
+    if loop.web != NULL:
+        # What resting connections say is heard first, or a request that came with it would be sent
+        # on one of them, and find there what was not meant for it.
+        for i in range(count):
+            data = events[i].data.u64
+            if data & TAG_MASK == TAG_ORIGIN and (
+                    <origin_t *> <uintptr_t> (data - TAG_ORIGIN)).exchange == NULL:
+                conn_origin_event(
+                    loop, <origin_t *> <uintptr_t> (data - TAG_ORIGIN), events[i].events)
     for i in range(count):
         data = events[i].data.u64
         if data & TAG_MASK == TAG_CLIENT:
