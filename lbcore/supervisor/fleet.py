@@ -143,6 +143,8 @@ class Fleet:
         Returns what went wrong, one text per worker; such a worker goes on as it was and is
         replaced by a new one.
         """
+        if self._standing_down:          # they drain, and take nothing any more
+            return []
         self._epoch += 1
         return await self._bring_up([s for s in self.slots.values() if s.worker is not None])
 
@@ -152,6 +154,8 @@ class Fleet:
         failures = []
         for slot, result in zip(slots, results, strict=True):
             if isinstance(result, WORKER_FAILURES):
+                if self._standing_down:
+                    continue
                 worker = slot.worker
                 failures.append(f"worker of slot {slot.index}: {result or type(result).__name__}")
                 self.log.error("worker.plan_failed", slot=slot.index, error=str(result),

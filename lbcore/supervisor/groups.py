@@ -215,9 +215,14 @@ class SocketTable:
         return [m for m in self if m.bind not in kept]
 
     def close(self, members: Sequence[ListenSocket], unlink: bool = True) -> None:
-        """Closes our descriptors; the paths of unix sockets are removed."""
+        """Closes our descriptors; the paths of unix sockets are removed.
+
+        What is closed already stays so: the end does not wait for changes that are under way.
+        """
         for member in members:
-            group = self.groups[member.bind]
+            group = self.groups.get(member.bind)
+            if group is None or member not in group:
+                continue
             group.drop(member)
             if not any(group):
                 del self.groups[member.bind]

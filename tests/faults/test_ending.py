@@ -54,6 +54,24 @@ def test_term_of_an_idle_instance_takes_no_time(two: Instance) -> None:
     assert two.leftovers() == []
 
 
+def test_term_while_the_sockets_of_a_worker_that_went_are_emptied_ends_in_order(
+    two: Instance,
+) -> None:
+    """The end closes all sockets; the change that is under way comes a second later to its own."""
+    with LongLived(two.address) as clients:
+        clients.open(4)
+        two.signal(signal.SIGTTOU)
+        two.wait_for("worker.draining", slot=1)
+        two.signal(signal.SIGTERM)
+        two.wait_for("worker.draining", slot=0)
+        two.wait_for("resized")
+        assert clients.ask() == []
+        clients.close()
+    assert two.exit_code() == 0
+    assert not two.events("worker.plan_failed")
+    assert two.leftovers() == []
+
+
 def test_drain_timeout_ends_connections_that_stay(two: Instance) -> None:
     two.file["lbcore"]["drain_timeout"] = "500ms"
     two.write()
