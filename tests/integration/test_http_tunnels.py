@@ -281,6 +281,41 @@ def test_what_is_no_upgrade_is_not_passed_on_as_one(site: Site, head: bytes) -> 
         read_head(client)
 
 
+@pytest.mark.parametrize(("framing", "body"), [
+    (b"Content-Length: 4", b"body"), (b"Transfer-Encoding: chunked", b"4\r\nbody\r\n0\r\n\r\n")])
+def test_request_with_a_body_is_passed_on_without_its_upgrade(
+    site: Site, framing: bytes, body: bytes,
+) -> None:
+    client = site.client(b"POST / HTTP/1.1\r\nHost: test\r\nConnection: Upgrade\r\n"
+                         b"Upgrade: websocket\r\n" + framing + b"\r\n\r\n" + body)
+    server, asked = site.accept()
+    with client, server:
+        assert "upgrade" not in fields(asked)
+        assert read(server, 4) == b"body"
+        server.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert read_head(client).startswith(b"HTTP/1.1 204 ")
+
+
+def test_tunnel_takes_a_place_at_its_backend_until_it_ends() -> None:
+    with site_of() as site:
+        address, = site.lb.pool["backends"]
+        site.lb.pool.update(backends=[{"address": address, "max_connections": 1}],
+                            queue_timeout="20s")
+        site.lb.write()
+        site.lb.admin.reload()
+        client, server = site.tunnel()
+        waits = site.client(b"GET /waits HTTP/1.1\r\nHost: test\r\n\r\n")
+        until(lambda: site.lb.status()["pools"][0]["waiting"] == 1, "it in the queue")
+        assert not select.select([site.listener], [], [], 0)[0]
+        client.close()
+        server.close()
+        server, head = site.accept()
+        with waits, server:
+            assert head.startswith(b"GET /waits ")
+            server.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            assert read_head(waits).startswith(b"HTTP/1.1 204 ")
+
+
 # ---- ending ------------------------------------------------------------------------------------
 
 def test_half_close_is_passed_on_each_way(site: Site) -> None:
