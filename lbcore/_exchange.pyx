@@ -40,7 +40,8 @@ from lbcore._message cimport (
 from lbcore._origin cimport origin_close, origin_connect, origin_give, origin_reuse
 from lbcore._plan cimport (
     HTTP_ABORT_ON_CLOSE, POOL_TRANSPARENT, ROUTE_BUFFER_REQUEST, ROUTE_BUFFER_RESPONSE,
-    ROUTE_RETRY_UNSAFE, STICKY_INSERT, STICKY_LEARN, pool_http_t, pool_t, route_t, text_of,
+    ROUTE_RETRY_UNSAFE, STICKY_INSERT, STICKY_LEARN, backend_t, pool_backends, pool_http_t, pool_t,
+    route_t, text_of,
 )
 from lbcore._proxy cimport proxy_build
 from lbcore._record cimport exchange_record
@@ -72,7 +73,14 @@ from lbcore._web cimport (
     X_STREAM_CHUNKED, X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, http_of, origin_t,
     pool_http_of, pool_of, route_counters, route_of,
 )
-from lbcore.includes.linux cimport EPOLLERR, EPOLLHUP, EPOLLOUT
+from lbcore.includes.linux cimport AF_UNIX, EPOLLERR, EPOLLHUP, EPOLLOUT, sockaddr
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, ...)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    enum:
+        SIOCOUTQ
 
 cdef enum:
     BUDGET_MOST = 10000         # thousandths: a quiet pool may make 10 retries in a row
@@ -389,6 +397,7 @@ cdef bint may_reuse(const exchange_t *x) noexcept nogil:
 cdef bint reuse(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """Sends the request on an idle connection. False: there is none that is alive."""
     cdef origin_t *origin
+    cdef unsigned tries = x.tries
     while True:
         origin = origin_reuse(loop, web, x.seek.backend_row, pool_http_of(x))
         if origin == NULL:
@@ -397,6 +406,10 @@ cdef bint reuse(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
         x.origin = origin
         backend_counters(loop, x.seek.backend_row).reused += 1
         if send_request(loop, web, x) != UPLOAD_LOST:
+            return True
+        if x.tries != tries:
+            # Its head went out, and its body no longer: as if it had been lost later.
+            lost(loop, web, x)
             return True
         origin_close(loop, web, origin, False)
         x.origin = NULL
@@ -454,6 +467,7 @@ cdef int send_request(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     if size == 0:
         answer(loop, web, x, 431, HTTP_BAD_REQUEST, 0)
         return UPLOAD_DONE
+    x.head_sent = size
     x.state = X_ANSWER
     x.origin_moved = relative(loop)
     return sent_request(loop, web, x, upload_send(loop, web, x, size))
@@ -489,18 +503,37 @@ cdef bint may_retry(web_t *web, exchange_t *x) noexcept nogil:
     cdef uint32_t *debt = &web.budgets[x.seek.pool_row]
     if not is_repeatable(x) or x.tries >= route.retry_attempts:
         return False
-    if not route.flags & ROUTE_RETRY_UNSAFE and not (
-            x.method == METHOD_GET or x.method == METHOD_HEAD or x.method == METHOD_OPTIONS
-            or x.method == METHOD_PUT or x.method == METHOD_DELETE):
+    if not may_be_seen_twice(x):
         return False
-    if debt[0] + RETRY_COST > BUDGET_MOST:
+    if pool_http_of(x).retry_share == 0 or debt[0] + RETRY_COST > BUDGET_MOST:
         return False
     debt[0] += RETRY_COST
     return True
 
 
+cdef inline bint may_be_seen_twice(const exchange_t *x) noexcept nogil:
+    """Whether it is idempotent (RFC 9110, 9.2.2), or its route says that this does not matter."""
+    return (route_of(x).flags & ROUTE_RETRY_UNSAFE or x.method == METHOD_GET
+            or x.method == METHOD_HEAD or x.method == METHOD_OPTIONS or x.method == METHOD_PUT
+            or x.method == METHOD_DELETE)
+
+
 cdef inline bint is_repeatable(const exchange_t *x) noexcept nogil:
     return not x.flags & X_CONSUMED
+
+
+cdef bint is_unheard(const exchange_t *x) noexcept nogil:
+    """Whether a backend whose connection was lost cannot have seen the request.
+
+    TCP: nothing of what was sent has been acknowledged, so the connection was closed before it
+    came. A unix socket that is closed with bytes unread ends with an error, otherwise with an end.
+    """
+    cdef const backend_t *backend = pool_backends(x.seek.plan.image, pool_of(x)) + x.seek.backend
+    cdef uint64_t sent = x.head_sent + x.early + x.replayed - x.up.size
+    cdef int queued = 0
+    if (<const sockaddr *> backend.address).sa_family == AF_UNIX:
+        return not x.origin.end.flags & FIN
+    return ioctl(x.origin.end.fd, SIOCOUTQ, &queued) == 0 and <uint64_t> queued >= sent
 
 
 cdef void forget_try(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
@@ -535,9 +568,10 @@ cdef void lost(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """The backend's connection ended before a response began."""
     cdef bint used = x.origin != NULL and x.origin.requests > 0
     cdef int connected
-    if used and is_repeatable(x) and x.answer == NULL:
-        # It closed a connection that rested. The request did not reach the application: at once
-        # again, on a new connection to the same backend.
+    if used and is_repeatable(x) and x.answer == NULL and (
+            may_be_seen_twice(x) or is_unheard(x)):
+        # It closed a connection that rested, most likely before the request came: at once again,
+        # on a new connection to the same backend.
         forget_try(loop, web, x)
         x.tries -= 1
         x.state = X_PAUSED
