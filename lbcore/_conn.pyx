@@ -25,7 +25,9 @@ from lbcore._http1 cimport request_parse
 from lbcore._loop cimport (
     INPUT, SEEK_EXCHANGE, TAG_CONN, TIMER_CONN, clock_us, epoll_add, listener_counters, relative,
 )
-from lbcore._origin cimport origin_idle_event, origin_take_out, origins_bury, origins_close
+from lbcore._origin cimport (
+    origin_idle_event, origin_take_out, origins_bury, origins_close, origins_keep,
+)
 from lbcore._plan cimport (
     LISTENER_HTTP, http_t, listener_http, listener_t, plan_header_t, plan_listeners,
 )
@@ -92,7 +94,7 @@ cdef void web_free(loop_t *loop, web_t *web) noexcept nogil:
     cdef conn_chunk_t *chunk
     cdef void *thing
     if web.idle != NULL:
-        origins_close(loop, web, True)
+        origins_close(loop, web)
         origins_bury(web)
     while web.chunks != NULL:
         chunk = web.chunks
@@ -177,7 +179,7 @@ cdef void web_drain(loop_t *loop, web_t *web) noexcept nogil:
     cdef conn_chunk_t *chunk = web.chunks
     cdef conn_t *conn
     cdef int i
-    origins_close(loop, web, True)
+    origins_close(loop, web)
     while chunk != NULL:
         for i in range(CONN_CHUNK):
             conn = &chunk.conns[i]
@@ -188,7 +190,21 @@ cdef void web_drain(loop_t *loop, web_t *web) noexcept nogil:
 
 
 cdef void web_plan_changed(loop_t *loop, web_t *web) noexcept nogil:
-    origins_close(loop, web, False)
+    cdef conn_chunk_t *chunk = web.chunks
+    cdef conn_t *conn
+    cdef int i
+    origins_keep(loop, web, loop.plan.image)
+    while chunk != NULL:
+        for i in range(CONN_CHUNK):
+            conn = &chunk.conns[i]
+            if conn.state != CONN_DEAD and not conn.leaving and listener_in_force(
+                    loop, conn) < 0:
+                # What its listener allowed is not allowed any more: this request, and no other.
+                conn.leaving = 1
+                if conn.state == CONN_IDLE:
+                    conn.since = relative(loop)
+                    timer_set(&loop.wheel, &conn.timer, loop.now + DRAIN_IDLE)
+        chunk = chunk.next
 
 
 cdef void web_end_all(loop_t *loop, web_t *web) noexcept nogil:
@@ -366,18 +382,28 @@ cdef void discard(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
 
 # ---- requests ----------------------------------------------------------------------------------
 
-cdef void refresh_plan(loop_t *loop, conn_t *conn) noexcept nogil:
-    """Takes the plan in force for the next request, if this listener is still in it."""
+cdef int listener_in_force(loop_t *loop, const conn_t *conn) noexcept nogil:
+    """Index in the plan in force of the listener that this connection came in by, or -1."""
     cdef const plan_header_t *plan = loop.plan.image
     cdef const listener_t *listeners = plan_listeners(plan)
     cdef uint32_t i
     for i in range(plan.listener_count):
         if listeners[i].row == conn.listener_row and listeners[i].flags & LISTENER_HTTP:
-            plan_release(conn.plan)
-            conn.plan = loop.plan
-            conn.plan.references += 1
-            conn.listener = i
-            return
+            return <int> i
+    return -1
+
+
+cdef void refresh_plan(loop_t *loop, conn_t *conn) noexcept nogil:
+    """Takes the plan in force for the next request, if this listener is in it."""
+    cdef int listener = listener_in_force(loop, conn)
+    if listener < 0:
+        conn.leaving = 1
+        return
+    conn.leaving = 0
+    plan_release(conn.plan)
+    conn.plan = loop.plan
+    conn.plan.references += 1
+    conn.listener = <uint32_t> listener
 
 
 cdef void next_request(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
@@ -417,6 +443,9 @@ cdef bint read_request(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
                 else:
                     wait_for_request(loop, conn)
                 return False
+            if rest != NULL and rest.end == SCRATCH:
+                refuse(loop, web, conn, 431)    # longer than any head that is allowed
+                return True
             if rest != NULL and rest.end == rest.size:
                 larger = buffer_take(&loop.relay, rest.size + 1)
                 if larger == NULL:
@@ -549,7 +578,7 @@ cdef uint32_t wait_left(loop_t *loop, conn_t *conn) noexcept nogil:
     cdef uint32_t limit = http.keepalive_timeout
     if conn.state == CONN_HEAD:
         limit = http.head_timeout
-    elif loop.draining and limit > DRAIN_IDLE:
+    elif (loop.draining or conn.leaving) and limit > DRAIN_IDLE:
         limit = DRAIN_IDLE
     return limit - elapsed if elapsed < limit else 0
 

@@ -15,7 +15,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from lbcore._access cimport NO_TIME
-from lbcore._balance cimport pick_this
+from lbcore._balance cimport PICK_NONE, pick, pick_this
 from lbcore._download cimport (
     DOWNLOAD_AGAIN, DOWNLOAD_BAD, DOWNLOAD_CLIENT_GONE, DOWNLOAD_COMPLETE, DOWNLOAD_CUT,
     DOWNLOAD_DONE, DOWNLOAD_HEAD, DOWNLOAD_LOST, DOWNLOAD_NO_ROOM, DOWNLOAD_SWITCH,
@@ -60,7 +60,7 @@ from lbcore._seek cimport (
     queue_poll, seek, seek_cancel, seek_failed, seek_judge, seek_release, suspect, trust,
 )
 from lbcore._spool cimport spool_drop
-from lbcore._sticky cimport sticky_write
+from lbcore._sticky cimport STICKY_VALUE, sticky_write
 from lbcore._upload cimport (
     UPLOAD_AGAIN, UPLOAD_BAD, UPLOAD_CLIENT_GONE, UPLOAD_DONE, UPLOAD_LOST, UPLOAD_TOO_LARGE,
     upload_collect, upload_pump, upload_send, upload_sent,
@@ -85,6 +85,8 @@ cdef extern from "<linux/sockios.h>" nogil:
 cdef enum:
     BUDGET_MOST = 10000         # thousandths: a quiet pool may make 10 retries in a row
     RETRY_COST = 1000
+    COOKIE_ROOM = 1024          # the longest sticky cookie; the configuration's limits keep to it
+    CLOSING = 50000             # microseconds: an end that shows so soon was under way before
 
 
 # ---- beginning and end -------------------------------------------------------------------------
@@ -397,19 +399,22 @@ cdef bint may_reuse(const exchange_t *x) noexcept nogil:
 cdef bint reuse(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """Sends the request on an idle connection. False: there is none that is alive."""
     cdef origin_t *origin
-    cdef unsigned tries = x.tries
+    cdef unsigned short tries
     while True:
-        origin = origin_reuse(loop, web, x.seek.backend_row, pool_http_of(x))
+        origin = origin_reuse(
+            loop, web, pool_backends(x.seek.plan.image, pool_of(x)) + x.seek.backend,
+            pool_http_of(x))
         if origin == NULL:
             return False
         origin.exchange = x
         x.origin = origin
         backend_counters(loop, x.seek.backend_row).reused += 1
+        tries = x.tries
         if send_request(loop, web, x) != UPLOAD_LOST:
             return True
         if x.tries != tries:
-            # Its head went out, and its body no longer: as if it had been lost later.
-            lost(loop, web, x)
+            # It took a part: what it has to say about that is to be heard first.
+            upload_failed(loop, web, x, UPLOAD_LOST)
             return True
         origin_close(loop, web, origin, False)
         x.origin = NULL
@@ -550,8 +555,8 @@ cdef void forget_try(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     x.replayed = 0
 
 
-cdef void again(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
-    """Another try, at another backend."""
+cdef void again(loop_t *loop, web_t *web, exchange_t *x, int index) noexcept nogil:
+    """Another try, at another backend: a picked one, or with PICK_NONE the next."""
     backend_counters(loop, x.seek.backend_row).retries += 1
     route_counters(loop, x).retries += 1
     x.flags &= ~<uint32_t> X_COUNTED
@@ -561,17 +566,27 @@ cdef void again(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     # What connecting may cost begins anew: the time until now went into an answer.
     x.seek.attempts = 0
     x.seek.deadline = loop.now + pool_of(x).connect_budget
-    dispatch(loop, web, x, seek(loop, &x.seek))
+    dispatch(loop, web, x, seek(loop, &x.seek) if index < 0 else (
+        seek_judge(loop, &x.seek, index)))
+
+
+cdef bint was_closing(const exchange_t *x) noexcept nogil:
+    """Whether the end of the backend's connection was on its way when the request was sent.
+
+    Only a connection that had rested ends like that, and it shows at once. An end that comes later
+    is the application's: it may have done what was asked, and a second time is for may_retry.
+    """
+    return (x.origin != NULL and x.origin.requests > 0 and x.flags & X_SENT != 0
+            and clock_us() - x.sent_us <= CLOSING)
 
 
 cdef void lost(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """The backend's connection ended before a response began."""
-    cdef bint used = x.origin != NULL and x.origin.requests > 0
     cdef int connected
-    if used and is_repeatable(x) and x.answer == NULL and (
+    if was_closing(x) and is_repeatable(x) and x.answer == NULL and (
             may_be_seen_twice(x) or is_unheard(x)):
-        # It closed a connection that rested, most likely before the request came: at once again,
-        # on a new connection to the same backend.
+        # It closed a connection that rested, and the request met that end on its way. At once
+        # again, on a new connection to the same backend.
         forget_try(loop, web, x)
         x.tries -= 1
         x.state = X_PAUSED
@@ -587,7 +602,7 @@ cdef void lost(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     backend_counters(loop, x.seek.backend_row).status[0] += 1
     suspect(loop, x.seek.backend_row)
     if may_retry(web, x):
-        again(loop, web, x)
+        again(loop, web, x, PICK_NONE)
         return
     answer(loop, web, x, 502, HTTP_EMPTY_ANSWER, 0)
 
@@ -674,8 +689,9 @@ cdef bint wants_stream(web_t *web, const char *base) noexcept nogil:
 cdef uint32_t sticky_field(exchange_t *x, const facts_t *facts, char *out) noexcept nogil:
     """Set-Cookie for a client that was not with this backend yet."""
     cdef const pool_http_t *http = pool_http_of(x)
-    cdef uint32_t size = 0
-    if http.sticky != STICKY_INSERT or x.sticky == <int16_t> x.seek.backend:
+    cdef uint32_t size = 12 + http.cookie.size + 1 + STICKY_VALUE + http.cookie_attributes.size + 2
+    if (http.sticky != STICKY_INSERT or x.sticky == <int16_t> x.seek.backend
+            or size > COOKIE_ROOM):
         return 0
     memcpy(out, b"Set-Cookie: ", 12)
     size = 12
@@ -718,11 +734,18 @@ cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
     cdef uint32_t flags = 0, size, extra
     cdef uint64_t length = reply.length
     cdef int framing = reply.framing
-    cdef char cookie[1024]
+    cdef char cookie[COOKIE_ROOM]
+    cdef int index
     judge(loop, web, x)
     if route.retry_statuses and has_bit(route.retry_statuses, reply.status) and may_retry(web, x):
-        again(loop, web, x)
-        return
+        index = pick(&loop.picker, x.seek.plan.image, pool_of(x), &x.seek.cursor)
+        if index == PICK_NONE and x.seek.cursor.tried_count:
+            x.seek.cursor.tried_count = 0       # all were asked once: begin with the first again
+            index = pick(&loop.picker, x.seek.plan.image, pool_of(x), &x.seek.cursor)
+        if index >= 0:
+            again(loop, web, x, index)
+            return
+        # Nobody else to ask: this answer is better than none.
     if pool_http_of(x).sticky == STICKY_LEARN:
         learn(loop, web, x, data)
     x.status = reply.status
@@ -924,7 +947,7 @@ cdef void exchange_timeout(loop_t *loop, web_t *web, exchange_t *x) noexcept nog
             backend_counters(loop, x.seek.backend_row).status[0] += 1
             suspect(loop, x.seek.backend_row)
             if has_bit(route_of(x).retry_statuses, 504) and may_retry(web, x):
-                again(loop, web, x)
+                again(loop, web, x, PICK_NONE)
             else:
                 answer(loop, web, x, 504, HTTP_FIRST_BYTE, 0)
     elif download_pending(x):

@@ -107,7 +107,7 @@ cdef bint room_for_one(loop_t *loop) noexcept nogil:
     if needed + 2 * loop.relay.pipes_open > loop.descriptor_limit and loop.extra:
         # Connections to backends that only rest are worth less than a client.
         needed -= loop.extra
-        origins_close(loop, <web_t *> loop.web, True)
+        origins_close(loop, <web_t *> loop.web)
     return needed + 2 * loop.relay.pipes_open <= loop.descriptor_limit
 
 

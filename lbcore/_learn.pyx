@@ -144,7 +144,7 @@ cdef void learn_forget(const board_t *board, uint64_t key, uint64_t now) noexcep
 cdef inline void trim(const char **start, const char **end) noexcept nogil:
     while start[0] < end[0] and blank(<uint8_t> start[0][0]):
         start[0] += 1
-    while end[0] > start[0] and blank(<uint8_t> end[0][-1]):
+    while end[0] > start[0] and blank(<uint8_t> (end[0] - 1)[0]):
         end[0] -= 1
 
 

@@ -3,11 +3,11 @@
 from libc.stdint cimport uint32_t
 
 from lbcore._loop cimport loop_t
-from lbcore._plan cimport pool_http_t, pool_t
+from lbcore._plan cimport backend_t, plan_header_t, pool_http_t, pool_t
 from lbcore._web cimport exchange_t, origin_t, web_t
 
 # An idle connection to a backend that may be used now, or NULL.
-cdef origin_t *origin_reuse(loop_t *loop, web_t *web, uint32_t backend_row,
+cdef origin_t *origin_reuse(loop_t *loop, web_t *web, const backend_t *backend,
                             const pool_http_t *http) noexcept nogil
 
 # Connects to exchange.seek.backend, sending `data` if it takes it already: relay.given says how
@@ -30,8 +30,11 @@ cdef void origin_idle_event(loop_t *loop, web_t *web, origin_t *origin) noexcept
 
 cdef void origin_timeout(loop_t *loop, web_t *web, origin_t *origin) noexcept nogil
 
-# Closes idle ones: all of them, or those whose backend has no row in `plan` any more.
-cdef void origins_close(loop_t *loop, web_t *web, bint all) noexcept nogil
+# Closes all idle ones.
+cdef void origins_close(loop_t *loop, web_t *web) noexcept nogil
+
+# Closes the idle ones whose backend is not in this plan.
+cdef void origins_keep(loop_t *loop, web_t *web, const plan_header_t *plan) noexcept nogil
 
 # Frees what was closed in this turn.
 cdef void origins_bury(web_t *web) noexcept nogil

@@ -12,7 +12,7 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc
 
 from lbcore._loop cimport TAG_ORIGIN, TIMER_ORIGIN, relative
-from lbcore._plan cimport backend_t, pool_backends
+from lbcore._plan cimport backend_t, plan_pools, pool_backends, pool_http
 from lbcore._relay cimport FAILED, FIN, READABLE, end_t
 from lbcore._scoreboard cimport MAX_BACKENDS, STATE_GONE
 from lbcore._seek cimport close_socket, share_descriptors
@@ -52,15 +52,20 @@ cdef void unlink(loop_t *loop, web_t *web, origin_t *origin) noexcept nogil:
     loop.extra -= 1
 
 
-cdef origin_t *origin_reuse(loop_t *loop, web_t *web, uint32_t backend_row,
+cdef void close_idle(loop_t *loop, web_t *web, uint32_t row) noexcept nogil:
+    while web.idle[row] != NULL:
+        origin_close(loop, web, web.idle[row], False)
+
+
+cdef origin_t *origin_reuse(loop_t *loop, web_t *web, const backend_t *backend,
                             const pool_http_t *http) noexcept nogil:
-    cdef origin_t *origin = web.idle[backend_row]
+    cdef origin_t *origin = web.idle[backend.row]
     if origin == NULL:
         return NULL
-    if origin.way != http.way:
-        # Made as another plan wanted it: from another source address, say.
-        while web.idle[backend_row] != NULL:
-            origin_close(loop, web, web.idle[backend_row], False)
+    if origin.place != backend.place or origin.way != http.way:
+        # A row of the scoreboard outlives who it was given to, and a plan may want another source
+        # address: what these lead to is not what is asked for.
+        close_idle(loop, web, backend.row)
         return NULL
     unlink(loop, web, origin)
     share_descriptors(loop)
@@ -80,6 +85,8 @@ cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange, const po
     origin.end.flags = 0
     origin.exchange = exchange
     origin.backend_row = backend.row
+    origin.place = backend.place
+    origin.way = pool_http(exchange.seek.plan.image, pool).way
     result = connect_backend(
         loop, origin, TAG_ORIGIN, pool, backend, &exchange.client, &origin.end, data, size)
     if result < 0:
@@ -121,7 +128,9 @@ cdef void origin_give(loop_t *loop, web_t *web, origin_t *origin, const pool_htt
         while oldest.next != NULL:
             oldest = oldest.next
         origin_close(loop, web, oldest, False)
-    origin.way = http.way
+    if web.idle[row] != NULL and (
+            web.idle[row].place != origin.place or web.idle[row].way != origin.way):
+        close_idle(loop, web, row)
     origin.state = ORIGIN_IDLE
     origin.previous = NULL
     origin.next = web.idle[row]
@@ -172,12 +181,25 @@ cdef void origin_timeout(loop_t *loop, web_t *web, origin_t *origin) noexcept no
         timer_set(&loop.wheel, &origin.timer, loop.now + origin.idle_limit - rested)
 
 
-cdef void origins_close(loop_t *loop, web_t *web, bint all) noexcept nogil:
+cdef void origins_close(loop_t *loop, web_t *web) noexcept nogil:
     cdef uint32_t row
     for row in range(MAX_BACKENDS):
-        while web.idle[row] != NULL and (
-                all or loop.board.backends[row].state == STATE_GONE):
-            origin_close(loop, web, web.idle[row], False)
+        close_idle(loop, web, row)
+
+
+cdef void origins_keep(loop_t *loop, web_t *web, const plan_header_t *plan) noexcept nogil:
+    cdef const pool_t *pool
+    cdef const backend_t *backend
+    cdef uint32_t i, j, row
+    for i in range(plan.pool_count):
+        pool = plan_pools(plan) + i
+        for j in range(pool.primary_count + pool.backup_count):
+            backend = pool_backends(plan, pool) + j
+            if web.idle[backend.row] != NULL and web.idle[backend.row].place == backend.place:
+                web.idle[backend.row].wanted = plan.version
+    for row in range(MAX_BACKENDS):
+        if web.idle[row] != NULL and web.idle[row].wanted != plan.version:
+            close_idle(loop, web, row)
 
 
 cdef void origins_bury(web_t *web) noexcept nogil:

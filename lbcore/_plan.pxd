@@ -7,7 +7,7 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    PLAN_LAYOUT = 2
+    PLAN_LAYOUT = 3
     NO_INDEX = 0xFFFFFFFF       # of a pool or an expression, where there is none
 
 cpdef enum Algorithm:
@@ -57,6 +57,7 @@ ctypedef struct backend_t:
     uint8_t address[112]        # struct sockaddr_in, _in6 or _un
     text_t name
     uint64_t name_hash          # text_hash of the name: what sticky cookies carry
+    uint64_t place              # text_hash of the address: what a kept connection belongs to
 
 ctypedef struct pool_t:
     uint32_t row

@@ -284,6 +284,7 @@ cdef bytes make_backend(Image image, row, plan, raw):
     backend.max_connections = plan.max_connections
     backend.address_length = len(raw)
     memcpy(backend.address, <const char *> raw, len(raw))
+    backend.place = text_hash(raw, len(raw))
     backend.name = image.text(name)
     backend.name_hash = text_hash(name, len(name))
     return (<char *> &backend)[:sizeof(backend)]

@@ -117,6 +117,8 @@ cdef void request_begin(loop_t *loop, web_t *web, exchange_t *x,
         x.flags |= X_KEEP_ALIVE
     if head.method == METHOD_HEAD:
         x.flags |= X_HEAD_ONLY
+    if x.conn.leaving:
+        x.flags &= ~<uint32_t> X_KEEP_ALIVE
     if http.max_requests and x.conn.requests + 1 >= http.max_requests:
         x.flags &= ~<uint32_t> X_KEEP_ALIVE
     next_random(web)

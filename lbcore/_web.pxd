@@ -43,6 +43,8 @@ ctypedef struct origin_t:
     origin_t *previous
     uint32_t backend_row
     uint32_t way                # pool_http_t.way it was made by
+    uint64_t place              # backend_t.place that it leads to
+    uint32_t wanted             # version of the last plan that has its backend
     uint32_t requests           # that it has carried
     uint32_t idle_limit         # ms
     uint32_t since              # ms since the loop started: idle from then on
@@ -173,7 +175,8 @@ ctypedef struct conn_t:
     uint32_t lingers            # ms since the loop started: since when, in CONN_LINGER
     uint8_t state               # ConnState
     uint8_t listed              # on the list of deferred work
-    uint8_t pad[2]
+    uint8_t leaving             # its listener is in no plan any more
+    uint8_t pad
     endpoint_t peer
     endpoint_t local            # family 0: not known yet
 
