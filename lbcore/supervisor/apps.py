@@ -40,6 +40,7 @@ from lbcore.supervisor.settings import settings_of
 Json = dict[str, Any]
 LOOK = 0.05                      # seconds between looks at requests in flight
 STOP_NOW = 2.0                   # seconds for a server when lbcore is told to end at once
+STOP_PATIENCE = 30.0             # seconds for one whose settings nobody knows
 ANSWER_AT_ONCE = 2.0             # seconds
 PREFIX = "app-"                  # of everything that belongs to servers in the runtime directory
 
@@ -332,7 +333,8 @@ class Apps:
         known = set(self.pids())
         for mark in marked(self._instance.runtime_dir):
             if mark["pid"] not in known:
-                stray = Generation(mark["pool"], mark["generation"], _nobodys(mark["pool"]))
+                spec = _nobodys(mark["pool"], STOP_NOW)      # it never had a request
+                stray = Generation(mark["pool"], mark["generation"], spec)
                 self._take(stray, mark["backend"], Path(mark["path"]), mark["pid"], -1)
                 self._adopt(stray, current=False)
 
@@ -463,9 +465,9 @@ def _with(pool: PoolPlan, paths: Mapping[str, Path]) -> PoolPlan:
     return replace(pool, backends=(*servers, *others))
 
 
-def _nobodys(pool: str) -> Spec:
-    """For servers of a pool that is not in the plan any more: they are only to end."""
-    plan = AppPlan(kind="wsgi", app="", server="gunicorn")
+def _nobodys(pool: str, patience: float = STOP_PATIENCE) -> Spec:
+    """For servers that nobody asks for any more: they are only to end, within so many seconds."""
+    plan = AppPlan(kind="wsgi", app="", server="gunicorn", stop_timeout_ms=int(patience * 1000))
     return Spec(PoolPlan(pool, ()), plan, "", Path("/"), "", None, None, (), None, "")
 
 

@@ -18,6 +18,8 @@ from tests.support.lbcore_lab import eventually
 
 WSGI = 'wsgi = "wsgi_app:app"\nworkers = 2\n'
 ASGI = 'asgi = "asgi_app:app"\n'
+# For broken code: a second worker that imports only then would end the old server, too.
+ONE = 'wsgi = "wsgi_app:app"\nworkers = 1\n'
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_restart_under_load_loses_no_request(lab: AppsLab, keys: str, protocol: 
 
 
 def test_new_code_that_does_not_start_leaves_the_old_serving(lab: AppsLab) -> None:
-    lab.app()
+    lab.app(ONE)
     lab.start()
     before, load = lab.server(), HttpLoad(lab)
     lab.edit('VERSION = "one"', "VERSION = missing_name")
@@ -226,10 +228,10 @@ def test_an_adopted_server_that_dies_is_replaced(lab: AppsLab) -> None:
 
 @pytest.mark.parametrize("what", ["killed", "upgraded"])
 def test_a_replacement_under_way_is_given_up_with_its_supervisor(lab: AppsLab, what: str) -> None:
-    lab.app()
+    lab.app(ONE + 'stop_timeout = "1s"')
     lab.start()
     before, load = lab.server(), HttpLoad(lab, 3)
-    lab.edit("VERSION", "time.sleep(60)\nVERSION")
+    lab.edit("VERSION = ", "time.sleep(60)\nVERSION = ")
     restart = threading.Thread(target=lab.command, args=("restart", "main"),
                                kwargs={"check": False})
     restart.start()
@@ -306,7 +308,8 @@ def test_stop_answers_what_is_under_way_and_leaves_nothing(lab: AppsLab) -> None
 
 
 def test_interrupt_ends_an_application_that_does_not_want_to(lab: AppsLab) -> None:
-    lab.edit("VERSION", "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nVERSION")
+    lab.edit("VERSION = ",
+             "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nVERSION = ")
     lab.app('asgi = "asgi_app:app"\nserver = "hypercorn"')
     lab.start()
     pids = lab.servers()

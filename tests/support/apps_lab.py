@@ -78,7 +78,7 @@ class AppsLab(Lab):
         """Changes the application's code, as an editor does: in one step."""
         path = self.directory / name
         text = path.read_text()
-        assert old in text
+        assert text.count(old) == 1
         fresh = path.with_suffix(".tmp")
         fresh.write_text(text.replace(old, new))
         fresh.rename(path)
