@@ -12,6 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 CONFIG ?= conf/lb.toml
 PYTEST_ARGS ?=
+PYTEST_PROCESSES ?= 2
 COMPARE_ARGS ?=
 LOAD_ARGS ?= all
 SOAK_ARGS ?=
@@ -28,6 +29,7 @@ help:            ## this list
 	@echo
 	@echo '  CONFIG=FILE        another configuration for run (now: $(CONFIG))'
 	@echo '  PYTEST_ARGS=...    for test and test-asan, such as PYTEST_ARGS="-k timers -x"'
+	@echo '  PYTEST_PROCESSES=0 the tests in one process, as debuggers want it (now: $(PYTEST_PROCESSES))'
 	@echo '  COMPARE_ARGS=...   for compare, such as COMPARE_ARGS=--quick'
 	@echo '  LOAD_ARGS=...      for load (now: $(LOAD_ARGS)), such as LOAD_ARGS="churn --seconds 60"'
 	@echo '  SOAK_ARGS=...      for soak, such as SOAK_ARGS="--minutes 60"'
@@ -44,7 +46,7 @@ profile: $(VENV)/.installed  ## compile with what perf needs, until the next mak
 
 test: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## build and pass the tests
 	@scripts/system-packages test
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## types, style and the direction of imports
 	$(BIN)/ruff check .
