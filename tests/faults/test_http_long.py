@@ -21,7 +21,7 @@ from tests.support.instance import Instance, instance, until
 MIB = 1 << 20
 UPLOAD = b"".join(filler(4 * MIB))
 DOWNLOAD = 24 * MIB
-EVENTS = 40
+EVENTS = 20
 
 
 @pytest.fixture(scope="module")
