@@ -39,6 +39,7 @@ from lbcore.config.values import BadValue, parse_network
 MAX_ROUTES = 8192                # rows of the scoreboard
 MAX_FIELDS = 128                 # that workers look at in one head
 MAX_MEMORY = 2**31
+MAX_HEAD = 2**16                 # the largest buffer of workers: a head is parsed in one piece
 RETRY_STATUSES = "429, and 500 to 562"
 
 
@@ -76,7 +77,7 @@ def _absolute(text: str, info: ValidationInfo) -> str:
 
 
 MemorySize = Annotated[int, _bounded(0, MAX_MEMORY), size_text, size_schema]
-HeadSize = Annotated[int, _bounded(1024, 2**20), size_text, size_schema]
+HeadSize = Annotated[int, _bounded(1024, MAX_HEAD), size_text, size_schema]
 FilePath = Annotated[
     str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(_absolute)
 ]
@@ -88,6 +89,9 @@ FieldValue = Annotated[str, as_written(templates.parse_field_value)]
 Network = Annotated[str, as_written(parse_network)]
 UserName = Annotated[str, as_written(http_values.parse_user)]
 PasswordHash = Annotated[str, as_written(http_values.parse_password_hash)]
+CookiePath = Annotated[
+    str, StringConstraints(pattern=r"^/[!-:<-~]*$", max_length=http_values.MAX_COOKIE_PATH)
+]
 PageKey = Annotated[str, as_written(_page)]
 Expression = Annotated[
     str,
@@ -348,7 +352,7 @@ class HttpListener(Table):
         0, "http: requests on one connection before it is closed. 0: no limit.", "requests"
     )
     max_head: HeadSize = key(
-        "32KiB", "http: the largest head of a request; 1KiB to 1MiB.", "size"
+        "32KiB", "http: the largest head of a request; 1KiB to 64KiB.", "size"
     )
     max_fields: int = key(
         100, "http: the most header fields of a request.", "fields", ge=1, le=MAX_FIELDS
@@ -480,8 +484,8 @@ class HttpListener(Table):
 class Sticky(Table):
     """Clients that stay with the backend they met first, while it is there."""
 
-    cookie: Annotated[str, as_written(http_values.parse_cookie_name)] = key(
-        "lbcore", "The cookie's name.", "name of a cookie"
+    cookie: Annotated[str, as_written(http_values.parse_sticky_name)] = key(
+        "lbcore", "The cookie's name, of at most 64 bytes.", "name of a cookie"
     )
     mode: Literal["insert", "learn"] = key(
         "insert",
@@ -497,9 +501,7 @@ class Sticky(Table):
         "cookies outlive restarts.",
         "text, 16 characters or more",
     )
-    path: Annotated[str, StringConstraints(pattern=r"^/[!-:<-~]*$")] = key(
-        "/", "The cookie's Path.", "URL path"
-    )
+    path: CookiePath = key("/", "The cookie's Path, of at most 255 bytes.", "URL path")
     secure: bool = key(False, "Whether browsers send the cookie over https only.", "switch")
     http_only: bool = key(True, "Whether scripts cannot read the cookie.", "switch")
     same_site: Literal["Lax", "Strict", "None", ""] = key(

@@ -17,6 +17,8 @@ MAX_SIZE = 2**62
 MAX_BURST = 1_000_000
 MAX_PER_SECOND = 100_000         # a request costs whole microseconds: above, rounding would show
 MAX_INTERVAL_US = 2**32 - 1
+MAX_STICKY_NAME = 64             # bytes; workers write name and path of a cookie
+MAX_COOKIE_PATH = 255            # into a buffer of fixed size
 MAX_USER = 64                    # bytes of a user's name that workers look at
 
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40,
@@ -152,6 +154,14 @@ def parse_method(text: str) -> str:
 def parse_cookie_name(text: str) -> str:
     """The name of a cookie (RFC 6265, section 4.1.1)."""
     return parse_token(text, "name of a cookie")
+
+
+def parse_sticky_name(text: str) -> str:
+    """The name of a cookie that lbcore sets or learns from."""
+    if len(parse_cookie_name(text)) > MAX_STICKY_NAME:
+        raise BadValue(f'"{text}" is too long for a cookie\'s name',
+                       f"at most {MAX_STICKY_NAME} bytes")
+    return text
 
 
 def parse_hash_on(text: str) -> tuple[HashOn, str]:

@@ -117,7 +117,7 @@ def routes(draw: st.DrawFn, pools: list[str]) -> dict[str, Any]:
 def http_listeners(draw: st.DrawFn, pools: list[str]) -> dict[str, Any]:
     table: dict[str, Any] = draw(some({
         "head_timeout": POSITIVE, "keepalive_timeout": POSITIVE, "max_requests": COUNTS,
-        "max_head": st.sampled_from(["1KiB", "1MiB"]), "max_fields": st.integers(1, 128),
+        "max_head": st.sampled_from(["1KiB", "64KiB"]), "max_fields": st.integers(1, 128),
         "trusted_proxies": st.lists(IPV4 | IPV6, max_size=2), "request_id": st.booleans(),
         "forwarded": st.sampled_from(["x-forwarded", "rfc7239", "both", "none"]),
         "via": st.sampled_from(["", "edge"]), "underscores": st.booleans(),
