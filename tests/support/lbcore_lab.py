@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import shutil
 import signal
 import socket
@@ -28,19 +27,11 @@ import psutil
 
 from lbcore.admin.client import AdminClient
 from lbcore.config.plan import Address
+from tests.support.instance import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 T = TypeVar("T")
 PATIENCE = 20.0
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody uses, outside the range that the kernel gives away."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
 
 
 class Run:

@@ -10,7 +10,7 @@ import pytest
 from lbcore.config import ConfigError, Problem, host, load_file, parse, to_plan
 from lbcore.config.plan import AppPlan
 from lbcore.config.show import to_toml
-from tests.support.lbcore_lab import free_port
+from tests.support.instance import free_port
 
 LISTENER = '[[listener]]\nname = "web"\nbind = "127.0.0.1:8080"\npool = "web"\n[pool.web]\n'
 

@@ -13,7 +13,7 @@ from lbcore.config.plan import Address, ListenerPlan, LogPlan, Plan, PoolPlan
 from lbcore.supervisor import reuseport
 from lbcore.supervisor.groups import SHARED, SocketTable
 from lbcore.supervisor.sockets import BindError, listens, open_tcp, open_unix
-from tests.support.lbcore_lab import free_port
+from tests.support.instance import free_port
 
 
 def plan_of(*binds: Address) -> Plan:
