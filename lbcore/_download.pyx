@@ -11,13 +11,13 @@
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from lbcore._emit cimport EMIT_LOST, EMIT_OK, chunk_head, emit
+from lbcore._emit cimport EMIT_LOST, EMIT_NO_ROOM, EMIT_OK, chunk_head, emit
 from lbcore._http1 cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, CHUNKED_BAD, CHUNKED_LAST, CHUNKED_MORE,
     HEAD_MORE, MAX_FIELDS, chunked_decode, response_parse, trailers_parse,
 )
 from lbcore._loop cimport (
-    INPUT, TAG_CONN, backend_counters, epoll_change, listener_counters, relative,
+    INPUT, NOTICE_SPOOL, TAG_CONN, backend_counters, epoll_change, listener_counters, relative,
 )
 from lbcore._message cimport response_write, trailers_write
 from lbcore._plan cimport route_t
@@ -37,11 +37,14 @@ cdef enum:
     MAX_REPLY = 65536           # a response's head
     MAX_TRAILERS = 16384
     SHORT_BODY = 4096
+    INTERIMS = 32               # 1xx responses before the one that counts
+    UNLIMITED = 0x7FFFFFFF
+    FRAMING = 16                # bytes around a chunk, at most
     STREAM_SPOOL = 65536        # bytes that may wait while the backend is held back
 
 
 cdef bint download_pending(const exchange_t *x) noexcept nogil:
-    return (x.down.size != 0 or x.down_flow.held != NULL
+    return (x.down.size != 0 or x.over != NULL or x.down_flow.held != NULL
             or (x.down_flow.pipe != NULL and x.down_flow.pipe.held != 0))
 
 
@@ -55,23 +58,62 @@ cdef int say(loop_t *loop, exchange_t *x, const char *a, uint32_t a_size, const 
              uint32_t b_size, const char *c, uint32_t c_size) noexcept nogil:
     """Sends to the client, or keeps for it. DOWNLOAD_DONE, or an error."""
     cdef uint32_t memory = STREAM_SPOOL * 2
-    cdef int result
+    cdef uint64_t skip = 0
+    cdef int result = EMIT_NO_ROOM
     if x.flags & X_BUFFER:
         memory = route_of(x).response_memory
-    if x.down_flow.held != NULL or (x.down_flow.pipe != NULL and x.down_flow.pipe.held):
-        # Behind what the flow holds.
-        if ((a_size and spool_put(&loop.relay, &x.down, a, a_size, memory) != SPOOL_OK)
-                or (b_size and spool_put(&loop.relay, &x.down, b, b_size, memory) != SPOOL_OK)
-                or (c_size and spool_put(&loop.relay, &x.down, c, c_size, memory) != SPOOL_OK)):
-            return DOWNLOAD_NO_ROOM
-        return DOWNLOAD_DONE
-    result = emit(&loop.relay, &x.down, &x.conn.client, memory, a, a_size, b, b_size, c, c_size)
-    given(loop, x)
-    if x.down.size:
+    if x.over == NULL and (x.down_flow.held == NULL and (
+            x.down_flow.pipe == NULL or x.down_flow.pipe.held == 0)):
+        result = emit(
+            &loop.relay, &x.down, &x.conn.client, memory, a, a_size, b, b_size, c, c_size)
+        skip = loop.relay.taken
+        given(loop, x)
+        if result == EMIT_LOST:
+            return DOWNLOAD_CLIENT_GONE
+    if result != EMIT_OK and not (
+            keep(loop, x, a, a_size, &skip, memory) and keep(loop, x, b, b_size, &skip, memory)
+            and keep(loop, x, c, c_size, &skip, memory)):
+        return DOWNLOAD_NO_ROOM
+    if x.down.size or x.over != NULL:
         arm_client(loop, x)
-    if result == EMIT_OK:
-        return DOWNLOAD_DONE
-    return DOWNLOAD_CLIENT_GONE if result == EMIT_LOST else DOWNLOAD_NO_ROOM
+    return DOWNLOAD_DONE
+
+
+cdef bint keep(loop_t *loop, exchange_t *x, const char *data, uint32_t size, uint64_t *skip,
+               uint32_t memory) noexcept nogil:
+    """Keeps a piece for the client, but for `skip` bytes that are dealt with.
+
+    Behind what the flow holds: in the spool. When that has no room (a full disk, no directory to
+    write to), in one buffer behind it, and from then on the backend waits for the client.
+    """
+    cdef buffer_t *over
+    if skip[0] >= size:
+        skip[0] -= size
+        return True
+    data += skip[0]
+    size -= <uint32_t> skip[0]
+    skip[0] = 0
+    if x.over == NULL:
+        if spool_put(&loop.relay, &x.down, data, size, memory) == SPOOL_OK:
+            return True
+        x.flags &= ~<uint32_t> X_BUFFER
+        loop.notices |= NOTICE_SPOOL
+        over = buffer_take(&loop.relay, SCRATCH)
+        if over == NULL:
+            return False
+        over.end = 0
+        x.over = over
+    over = x.over
+    if over.end + size > over.size:
+        # One read and its framing can be longer than a buffer: then memory has to do.
+        if x.down.in_file or spool_put(
+                &loop.relay, &x.down, buffer_data(over), over.end, UNLIMITED) != SPOOL_OK:
+            return False
+        over.end = 0
+        return spool_put(&loop.relay, &x.down, data, size, UNLIMITED) == SPOOL_OK
+    memcpy(buffer_data(over) + over.end, data, size)
+    over.end += size
+    return True
 
 
 cdef inline void given(loop_t *loop, exchange_t *x) noexcept nogil:
@@ -136,10 +178,14 @@ cdef int read_origin(loop_t *loop, web_t *web, exchange_t *x, size_t room,
 cdef int download_head(loop_t *loop, web_t *web, exchange_t *x, char **data,
                        size_t *size) noexcept nogil:
     cdef ssize_t got
-    cdef size_t seen
+    cdef size_t seen, room
     cdef int result
     while x.origin.end.flags & READABLE:
-        result = read_origin(loop, web, x, web.input.size, &got)
+        # No more than fits behind what is here already.
+        room = MAX_REPLY - x.answer.end if x.answer != NULL else web.input.size
+        if room == 0:
+            return DOWNLOAD_BAD
+        result = read_origin(loop, web, x, room, &got)
         if result != DOWNLOAD_DONE:
             return result
         if got == 0:
@@ -166,6 +212,9 @@ cdef int download_head(loop_t *loop, web_t *web, exchange_t *x, char **data,
                 return DOWNLOAD_HEAD
             if web.reply.status == 101:
                 return DOWNLOAD_SWITCH if x.flags & X_UPGRADE else DOWNLOAD_BAD
+            x.interims += 1
+            if x.interims > INTERIMS:
+                return DOWNLOAD_BAD
             result = pass_interim(loop, web, x, data[0])
             if result < 0:
                 return result
@@ -297,6 +346,7 @@ cdef int end_of_chunks(loop_t *loop, web_t *web, exchange_t *x, char *data,
 
 cdef int deliver(loop_t *loop, exchange_t *x) noexcept nogil:
     """Sends what waits for the client. DOWNLOAD_DONE when nothing is left."""
+    cdef buffer_t *over
     cdef int result
     loop.relay.given = 0
     result = flow_flush(&loop.relay, &x.down_flow, &x.conn.client)
@@ -307,6 +357,14 @@ cdef int deliver(loop_t *loop, exchange_t *x) noexcept nogil:
         else:
             result = spool_send(&loop.relay, &x.down, &x.conn.client, False)
             given(loop, x)
+    if result == FLOW_DONE and x.over != NULL:
+        # What had no room behind the file goes on from memory.
+        over = x.over
+        if spool_put(&loop.relay, &x.down, buffer_data(over), over.end, UNLIMITED) != SPOOL_OK:
+            return DOWNLOAD_NO_ROOM
+        x.over = NULL
+        buffer_give(&loop.relay, over)
+        return deliver(loop, x)
     if result == FLOW_DONE:
         return DOWNLOAD_DONE
     if result == FLOW_WAIT:
@@ -390,9 +448,11 @@ cdef int download_pump(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
 
 
 cdef inline size_t room_for(web_t *web, exchange_t *x) noexcept nogil:
-    if x.down_framing == BODY_LENGTH and x.down_left < web.input.size:
+    """How much to read at once: with its framing, it fits into one buffer."""
+    cdef size_t room = web.input.size - FRAMING
+    if x.down_framing == BODY_LENGTH and x.down_left < room:
         return <size_t> x.down_left
-    return web.input.size
+    return room
 
 
 cdef int stream(loop_t *loop, exchange_t *x) noexcept nogil:

@@ -11,7 +11,8 @@ cdef enum EmitResult:
     EMIT_NO_ROOM = -2           # no memory, or disk
 
 # Sends up to three pieces in one call, behind what the spool holds. relay.given: bytes that went
-# out at once. At most `memory` bytes of a spool stay in memory.
+# out at once; relay.taken: those and what was spooled, all of it unless there was no room. At most
+# `memory` bytes of a spool stay in memory.
 cdef int emit(relay_t *relay, spool_t *spool, end_t *end, uint32_t memory, const char *a,
               uint32_t a_size, const char *b, uint32_t b_size, const char *c,
               uint32_t c_size) noexcept nogil

@@ -31,6 +31,7 @@ cdef int emit(relay_t *relay, spool_t *spool, end_t *end, uint32_t memory, const
     cdef ssize_t sent = 0
     cdef size_t done
     relay.given = 0
+    relay.taken = 0
     if a_size:
         pieces[count].iov_base = <void *> a
         pieces[count].iov_len = a_size
@@ -54,6 +55,7 @@ cdef int emit(relay_t *relay, spool_t *spool, end_t *end, uint32_t memory, const
                 return EMIT_LOST
             sent = 0
         relay.given = <uint64_t> sent
+        relay.taken = relay.given
     done = <size_t> sent
     if done == <size_t> a_size + b_size + c_size:
         return EMIT_OK
@@ -66,6 +68,7 @@ cdef int emit(relay_t *relay, spool_t *spool, end_t *end, uint32_t memory, const
         if spool_put(relay, spool, <const char *> pieces[i].iov_base + done,
                      <uint32_t> (pieces[i].iov_len - done), memory) != SPOOL_OK:
             return EMIT_NO_ROOM
+        relay.taken += pieces[i].iov_len - done
         done = 0
     return EMIT_OK
 

@@ -144,6 +144,8 @@ cdef void exchange_free(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
         buffer_give(&loop.relay, x.answer)
     if x.tail != NULL:
         buffer_give(&loop.relay, x.tail)
+    if x.over != NULL:
+        buffer_give(&loop.relay, x.over)
     if x.body.size:
         spool_drop(&loop.relay, &x.body)
     if x.up.size:

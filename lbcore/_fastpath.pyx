@@ -19,7 +19,7 @@ from lbcore._conn cimport (
 )
 from lbcore._expressions cimport expressions_make
 from lbcore._loop cimport (
-    NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_TROUBLE, RESERVED_DESCRIPTORS, SEEK_SESSION,
+    NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_SPOOL, NOTICE_TROUBLE, RESERVED_DESCRIPTORS, SEEK_SESSION,
     TAG_ACCEPTOR, TAG_CLIENT, TAG_CONN, TAG_MASK, TAG_ORIGIN, TAG_SERVER, TAG_WATCH, TIMER_CONN,
     TIMER_ORIGIN, acceptor_t, loop_t, plan_ref_t, queue_t,
 )
@@ -332,8 +332,9 @@ cdef uint32_t turn(loop_t *loop, epoll_event *events, uint64_t until) noexcept n
         woken |= WAKE_DRAINED
     if loop.notices:
         # Trouble may come with every connection; one line in a while says it.
-        if loop.notices & NOTICE_TROUBLE and loop.now - loop.trouble_at < TROUBLE_EVERY:
-            loop.notices &= ~<uint32_t> NOTICE_TROUBLE
+        if (loop.notices & (NOTICE_TROUBLE | NOTICE_SPOOL)
+                and loop.now - loop.trouble_at < TROUBLE_EVERY):
+            loop.notices &= ~<uint32_t> (NOTICE_TROUBLE | NOTICE_SPOOL)
         if loop.notices:
             woken |= WAKE_NOTICE
     return woken
@@ -438,6 +439,9 @@ cdef class Loop:
         if bits & NOTICE_TROUBLE:
             self.loop.trouble_at = self.loop.now
             found.append("upstream_socket_failed")
+        if bits & NOTICE_SPOOL:
+            self.loop.trouble_at = self.loop.now
+            found.append("spool_failed")
         return found
 
     def watch(self, fd: int, number: int) -> None:

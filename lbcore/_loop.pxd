@@ -115,6 +115,7 @@ cdef enum NoticeFlag:
     NOTICE_DESCRIPTORS = 1      # accepting paused: descriptors or memory
     NOTICE_RESUMED = 2
     NOTICE_TROUBLE = 4          # an upstream socket could not be made or bound
+    NOTICE_SPOOL = 8            # a body could not be written to a temporary file
 
 cdef enum EventTag:             # low bits of epoll_event.data: whose event it is
     TAG_CLIENT = 0              # | session_t *

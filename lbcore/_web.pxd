@@ -101,6 +101,7 @@ ctypedef struct exchange_t:
     spool_t body                # a collected body, kept until a response has begun
     spool_t up                  # on its way to the backend
     spool_t down                # on its way to the client
+    buffer_t *over              # behind `down`, which has no room
     flow_t up_flow              # bodies of a known length, as a stream
     flow_t down_flow
     chunked_t up_chunked
@@ -136,7 +137,7 @@ ctypedef struct exchange_t:
     uint8_t unfinished          # it could go on, but others come first
     uint8_t user_size
     uint8_t id_size
-    uint8_t origin_minor        # HTTP/1.minor of the response
+    uint8_t interims            # 1xx responses that came
     int16_t sticky              # index within the pool that a cookie names, or -1
     mark_t target
     mark_t host
