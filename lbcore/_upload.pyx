@@ -316,6 +316,9 @@ cdef int upload_result(loop_t *loop, exchange_t *x, int result) noexcept nogil:
 cdef int stream_length(loop_t *loop, exchange_t *x) noexcept nogil:
     """A body of a known length, from socket to socket."""
     cdef int result
+    if x.conn.client.flags & FIN:
+        # It may have come with the head, and then its event is spent: the end has to be read.
+        x.conn.client.flags |= READABLE
     loop.relay.most = x.up_left
     result = flow_pump(&loop.relay, &x.up_flow, &x.conn.client, &x.origin.end)
     loop.relay.most = UINT64_MAX

@@ -168,3 +168,18 @@ def test_cases_reach_the_server_at_all(site: Site) -> None:
     """The corpus is not made of refusals alone."""
     assert sum(bool(case.meant) for case in CASES) > 20
     assert replace(CASES[0], sent=b"").refused
+
+
+def test_client_that_ends_in_one_packet_with_half_a_body_is_let_go_at_once(site: Site) -> None:
+    """The end of its side is known before its head is read, and no event tells of it again."""
+    for port in (site.lb.port, site.streaming):
+        with socket.create_connection(("127.0.0.1", port), SECONDS) as sock:
+            sock.sendall(b"GET /first HTTP/1.1\r\nHost: a.example\r\n\r\n")
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200 ")
+            # What is held back with MSG_MORE leaves together with the FIN.
+            sock.send(b"POST /x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\n\r\nhalf",
+                      socket.MSG_MORE)
+            sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionResetError):
+                while sock.recv(65536):
+                    pass
