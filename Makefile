@@ -46,7 +46,7 @@ profile: $(VENV)/.installed  ## compile with what perf needs, until the next mak
 
 test: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## build and pass the tests
 	@scripts/system-packages test
-	@$(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## types, style and the direction of imports
 	$(BIN)/ruff check .
