@@ -5,34 +5,31 @@ have to answer before anything else happens. Then a plan with their addresses go
 like with any reload; the old servers end once the last request has left them. A generation that
 does not come up is ended, and everything stays as it was.
 
-Servers and their pumps outlive the supervisor. They carry a mark in their environment, by which
-the next supervisor finds them and goes on with them.
+Servers and their pumps outlive the supervisor. They carry a mark (``apps_marks.py``), by which the
+next supervisor finds them and goes on with them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import shutil
 import socket
 import time
-import zlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from lbcore._scoreboard import Scoreboard
 from lbcore.config.plan import Address, AppPlan, BackendPlan, Plan, PoolPlan
+from lbcore.supervisor.apps_marks import Found, find_servers, forget_key
 from lbcore.supervisor.apps_output import Output
+from lbcore.supervisor.apps_place import PREFIX, entry_of, remove, server_path
 from lbcore.supervisor.apps_probe import Asking, target_for
 from lbcore.supervisor.apps_server import AppServer, State, Surroundings
-from lbcore.supervisor.apps_spec import MARK, AppError, Spec, spec_of
-from lbcore.supervisor.instance import MAX_UNIX_PATH, Instance
+from lbcore.supervisor.apps_spec import AppError, Spec, spec_of
+from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.process import Process
 from lbcore.supervisor.settings import settings_of
@@ -42,7 +39,6 @@ LOOK = 0.05                      # seconds between looks at requests in flight
 STOP_NOW = 2.0                   # seconds for a server when lbcore is told to end at once
 STOP_PATIENCE = 30.0             # seconds for one whose settings nobody knows
 ANSWER_AT_ONCE = 2.0             # seconds
-PREFIX = "app-"                  # of everything that belongs to servers in the runtime directory
 
 
 @dataclass(eq=False)
@@ -294,6 +290,8 @@ class Apps:
             await self._end(everything, STOP_NOW)
         await asyncio.gather(ending, return_exceptions=True)
         self.output.close(unlink=not spare_adopted)
+        if not spare_adopted:
+            forget_key(self._instance.runtime_dir)
 
     # -- over an upgrade, and after a supervisor that is gone
 
@@ -312,14 +310,16 @@ class Apps:
             for generation in self.all() if generation not in self.starting]
 
     def restore(self, state: Sequence[Json], plan: Plan) -> None:
-        """Goes on with the servers of :meth:`export`. Raises AppError."""
+        """Goes on with the servers of :meth:`export`. Raises AppError, also for a state that puts
+        servers where this version does not."""
         specs = self._specs(plan)
         for entry in state:
             spec = specs.get(entry["pool"])
             generation = Generation(entry["pool"], entry["generation"],
                                     spec or _nobodys(entry["pool"]), rows=list(entry["rows"]))
             for one in entry["servers"]:
-                self._take(generation, one["backend"], Path(one["path"]), one["pid"], one["fd"])
+                path = self._place(generation, one["backend"], one["path"])
+                self._take(generation, one["backend"], path, one["pid"], one["fd"])
                 server = generation.servers[one["backend"]]
                 server.restarts = one["restarts"]
                 for pid in one["pumps"]:
@@ -330,54 +330,78 @@ class Apps:
 
     def _end_strays(self) -> None:
         """Ends servers that nobody knows: they were starting while an upgrade came between."""
-        known = set(self.pids())
-        for mark in marked(self._instance.runtime_dir):
-            if mark["pid"] not in known:
-                spec = _nobodys(mark["pool"], STOP_NOW)      # it never had a request
-                stray = Generation(mark["pool"], mark["generation"], spec)
-                self._take(stray, mark["backend"], Path(mark["path"]), mark["pid"], -1)
+        known = {server.key for generation in self.all()
+                 for server in generation.servers.values()}
+        for found in self._find():
+            if found.mark.key not in known:
+                pool, _, number = found.mark.key
+                stray = Generation(pool, number, _nobodys(pool, STOP_NOW))   # had no request yet
+                self._take_found(stray, found)
                 self._adopt(stray, current=False)
+
+    def _find(self) -> list[Found]:
+        """The servers that run, whoever of this instance's supervisors has started them."""
+        found, impostors = find_servers(self._instance.runtime_dir)
+        if impostors:
+            self._log.warning("app.mark_refused", "they say that they are applications of this "
+                              "instance, and it did not start them", pids=impostors)
+        return found
 
     async def adopt(self, plan: Plan) -> None:
         """Finds the servers of an earlier supervisor, goes on with the latest generation of each
         pool that answers, and ends the others. Raises AppError."""
-        left = {path for path in self._instance.runtime_dir.glob(f"{PREFIX}*")}
+        directory = self._instance.runtime_dir
+        left = {path.name for path in directory.glob(f"{PREFIX}*")}
         if not left:
             return
         specs = self._specs(plan)
-        found: dict[str, dict[int, list[Json]]] = {}
-        for mark in marked(self._instance.runtime_dir):
-            left -= {Path(mark["path"]), Path(mark["path"]).parent}
-            generations = found.setdefault(mark["pool"], {})
-            generations.setdefault(mark["generation"], []).append(mark)
-        for pool, generations in found.items():
+        pools: dict[str, dict[int, list[Found]]] = {}
+        for found in self._find():
+            left.discard(entry_of(directory, found.mark.path))
+            generations = pools.setdefault(found.mark.pool, {})
+            generations.setdefault(found.mark.generation, []).append(found)
+        for pool, generations in pools.items():
             numbers = sorted(generations, reverse=True)
             spec = specs.get(pool)
             chosen = await _that_answers(spec, generations, numbers) if spec is not None else 0
             for number in numbers:
-                marks = generations[number]
+                servers = sorted(generations[number], key=lambda found: found.mark.backend)
                 # Of other settings than the ones asked for now: a reason to replace it later.
-                known = (replace(spec, fingerprint=marks[0]["fingerprint"])
+                known = (replace(spec, fingerprint=servers[0].mark.fingerprint)
                          if spec is not None else _nobodys(pool))
                 generation = Generation(pool, number, known, adopted=True)
-                for mark in sorted(marks, key=lambda mark: str(mark["backend"])):
-                    self._take(generation, mark["backend"], Path(mark["path"]), mark["pid"], -1)
+                for found in servers:
+                    self._take_found(generation, found)
                 if number == chosen and spec is not None:
                     self._complete(generation, spec)
                 self._adopt(generation, number == chosen)
                 self._log.info("app.adopted", "of an earlier supervisor", pool=pool,
-                               generation=number, pids=[mark["pid"] for mark in marks],
+                               generation=number, pids=[found.pid for found in servers],
                                goes_on=number == chosen)
-        for path in left:
-            with suppress(OSError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in left:
+            remove(self._instance, directory / name)
 
-    def _take(self, generation: Generation, name: str, path: Path, pid: int, fd: int) -> None:
+    def _place(self, generation: Generation, name: str, path: str) -> Path:
+        """The path of a server that runs, if it is one that a server of this name can have."""
+        for descriptor in (True, False):
+            usual = server_path(self._instance.runtime_dir, generation.pool, name,
+                                generation.number, descriptor)
+            if str(usual) == path:
+                return usual
+        raise AppError(f"{path} is not where server {name} of pool {generation.pool} listens")
+
+    def _take_found(self, generation: Generation, found: Found) -> None:
+        self._take(generation, found.mark.backend, found.mark.path, found.pid, -1, found.began)
+
+    def _take(
+        self, generation: Generation, name: str, path: Path, pid: int, fd: int,
+        began: int | None = None,
+    ) -> None:
         """Makes a server of a process that runs and of its socket."""
         process = sock = None
         if pid:
             with suppress(ProcessLookupError):
-                process = Process(pid)
+                process = Process(pid, began=began)
         if fd >= 0:
             os.set_inheritable(fd, False)
             sock = socket.socket(fileno=fd)
@@ -477,38 +501,13 @@ async def _decided(generations: Sequence[Generation]) -> None:
 
 
 async def _that_answers(
-    spec: Spec, generations: Mapping[int, Sequence[Json]], numbers: Sequence[int]
+    spec: Spec, generations: Mapping[int, Sequence[Found]], numbers: Sequence[int]
 ) -> int:
     """The latest generation that answers at once; the first, if none does."""
     for number in numbers[:-1]:
-        paths = [Path(mark["path"]) for mark in generations[number]]
         with suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_AT_ONCE):
-                for path in paths:
-                    await Asking(target_for(spec.pool, path)).passed()
+                for found in generations[number]:
+                    await Asking(target_for(spec.pool, found.mark.path)).passed()
                 return number
     return numbers[-1]
-
-
-def server_path(runtime_dir: Path, pool: str, name: str, number: int, descriptor: bool) -> Path:
-    """Where a server listens; long pool names are shortened to fit."""
-    ending = f"-{name}.{number}.sock" if descriptor else f"-{name}.{number}.d/s.sock"
-    path = runtime_dir / f"{PREFIX}{pool}{ending}"
-    if len(os.fsencode(path)) > MAX_UNIX_PATH:
-        path = runtime_dir / f"{PREFIX}{zlib.crc32(pool.encode()):08x}{ending}"
-    return path
-
-
-def marked(runtime_dir: Path) -> list[Json]:
-    """The marks of all servers of an instance that run, each with its ``pid``."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError, ValueError, KeyError, TypeError):
-            text = process.environ().get(MARK)
-            if text is None or os.getsid(process.pid) != process.pid:    # one of its children
-                continue
-            mark = json.loads(text)
-            path = Path(mark["path"])
-            if mark["at"] == str(runtime_dir) and path.is_relative_to(runtime_dir):
-                found.append({**mark, "pid": process.pid, "generation": int(mark["generation"])})
-    return found

@@ -16,7 +16,6 @@ import asyncio
 import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -33,7 +32,9 @@ from weakref import WeakSet
 import psutil
 
 from lbcore.apps.command import PUMP, Place
+from lbcore.supervisor.apps_marks import Mark
 from lbcore.supervisor.apps_output import SOCKET_NAME, Output, ServerKey, settle, summary
+from lbcore.supervisor.apps_place import make_directory, remove
 from lbcore.supervisor.apps_probe import Asking, target_for
 from lbcore.supervisor.apps_spec import Spec
 from lbcore.supervisor.backoff import Backoff
@@ -198,11 +199,7 @@ class AppServer:
         for task in self._tasks:
             task.cancel()
         self.around.output.forget(self.key)
-        with suppress(OSError):
-            self.path.unlink()
-        if self.path.parent != self.around.instance.runtime_dir:
-            with suppress(OSError):
-                shutil.rmtree(self.path.parent)
+        remove(self.around.instance, self.path)
 
     def leave(self) -> None:
         """Looks after it no more; it goes on."""
@@ -219,18 +216,17 @@ class AppServer:
         if spec.takes_descriptor and self.sock is None:
             self.sock = listening_socket(instance, self.path, self.around.owner)
         if not spec.takes_descriptor:
-            self._own_directory()
+            make_directory(instance, self.path, spec.uid)
         fd = self.sock.fileno() if self.sock is not None else -1
-        mark = {"at": str(instance.runtime_dir), "pool": self.key[0], "backend": self.key[1],
-                "generation": self.key[2], "path": str(self.path),
-                "fingerprint": spec.fingerprint}
+        mark = Mark(str(instance.runtime_dir), *self.key, spec.takes_descriptor, spec.fingerprint,
+                    os.geteuid() if spec.uid is None else spec.uid)
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             with suppress(OSError):      # more than this user may have
                 fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
             child = subprocess.Popen(
                 spec.command(Place(self.path, fd)), cwd=spec.directory,
-                env=spec.environment(mark), stdin=subprocess.DEVNULL, stdout=writing,
+                env=spec.environment(mark.sealed()), stdin=subprocess.DEVNULL, stdout=writing,
                 stderr=writing, pass_fds=[fd] if fd >= 0 else [], start_new_session=True,
                 user=spec.uid, group=spec.gid,
                 extra_groups=None if spec.uid is None else spec.groups)
@@ -259,16 +255,6 @@ class AppServer:
                 await asyncio.sleep(PUMP_PAUSE)
         finally:
             os.close(reading)
-
-    def _own_directory(self) -> None:
-        """A directory in which the server, whoever it runs as, can make its socket."""
-        directory = self.path.parent
-        with suppress(FileNotFoundError):
-            shutil.rmtree(directory)
-        directory.mkdir(mode=0o711)
-        directory.chmod(0o711)
-        if self.spec.uid is not None:
-            os.chown(directory, self.spec.uid, -1)
 
     def _turn_away(self) -> None:
         """Closes the connections that wait for a server that does not come up."""

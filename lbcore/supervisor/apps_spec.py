@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import grp
 import hashlib
-import json
 import os
 import pwd
 import shutil
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lbcore.apps.command import TAKES_DESCRIPTOR, Place, command, environment
 from lbcore.config.plan import AppPlan, PoolPlan
+from lbcore.supervisor.apps_marks import MARK
 from lbcore.supervisor.worker import Identity
-
-MARK = "LBCORE_APP"              # the variable by which a later supervisor knows its servers
 
 
 class AppError(Exception):
@@ -49,10 +45,10 @@ class Spec:
         """The command line of a server at a place."""
         return command(self.plan, self.python, place, self.pool.http.keepalive_idle_ms // 1000)
 
-    def environment(self, mark: Mapping[str, Any]) -> dict[str, str]:
-        """The variables of a server that carries this mark."""
+    def environment(self, mark: str) -> dict[str, str]:
+        """The variables of a server that carries this mark, which has its seal."""
         env = environment(self.plan, os.environ, self.venv, self.account)
-        return env | {MARK: json.dumps(mark)}
+        return env | {MARK: mark}
 
 
 def spec_of(pool: PoolPlan, plan: AppPlan, home: Path, workers: Identity) -> Spec:

@@ -22,10 +22,16 @@ class Process:
     not how it came.
     """
 
-    def __init__(self, pid: int, child: subprocess.Popen[bytes] | None = None) -> None:
-        """Raises ProcessLookupError when there is no such process any more."""
+    def __init__(
+        self, pid: int, child: subprocess.Popen[bytes] | None = None, began: int | None = None,
+    ) -> None:
+        """Raises ProcessLookupError when there is no such process any more, or another one has
+        its pid by now: one that did not begin when ``began`` says, as :func:`began_at` does."""
         self.pid = pid
         self.pidfd = os.pidfd_open(pid)
+        if began is not None and not _began(pid, began):
+            os.close(self.pidfd)
+            raise ProcessLookupError(f"process {pid} is another one by now")
         self.started = time.monotonic()
         self.ended = asyncio.Event()
         self.exit_code: int | None = None    # negative: killed by that signal; None: not known
@@ -70,6 +76,18 @@ class Process:
         os.close(self.pidfd)
         self.ended.set()
         self.on_end()
+
+
+def began_at(pid: int) -> int:
+    """When a process began, in clock ticks since the machine did. Raises OSError."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return int(stat.rpartition(")")[2].split()[19])      # proc_pid_stat(5): starttime
+
+
+def _began(pid: int, when: int) -> bool:
+    with suppress(OSError):
+        return began_at(pid) == when
+    return False
 
 
 def start(

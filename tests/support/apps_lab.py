@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from lbcore.supervisor.apps import marked
+from lbcore.supervisor.apps_marks import claim
 from tests.support.lbcore_lab import PATIENCE, Lab
 
 WSGI = '''
@@ -113,7 +113,13 @@ class AppsLab(Lab):
 
     def servers(self) -> list[int]:
         """All servers that run, whoever started them."""
-        return [mark["pid"] for mark in marked(self.runtime_dir)]
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                leads = os.getsid(process.pid) == process.pid
+                if leads and claim(process.environ(), self.runtime_dir) is not None:
+                    found.append(process.pid)
+        return found
 
     def close(self) -> None:
         """Ends everything, applications that outlived their supervisor included."""
