@@ -182,8 +182,8 @@ def test_an_idle_worker_sleeps(lab: Lab) -> None:
     until(lambda: lab.seat["turns"] > turns)        # a heartbeat
     start = time.monotonic()
     turns = lab.seat["turns"]
-    until(lambda: lab.seat["turns"] >= turns + 2)
-    assert time.monotonic() - start > 1.5
+    until(lambda: lab.seat["turns"] >= turns + 3)
+    assert time.monotonic() - start > 1.5           # the first may have been seen late
     assert lab.cpu_seconds() - spent <= 0.02
 
 
