@@ -19,9 +19,9 @@ from lbcore._conn cimport (
 )
 from lbcore._expressions cimport expressions_make
 from lbcore._loop cimport (
-    NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_SPOOL, NOTICE_TROUBLE, RESERVED_DESCRIPTORS, SEEK_SESSION,
-    TAG_ACCEPTOR, TAG_CLIENT, TAG_CONN, TAG_MASK, TAG_ORIGIN, TAG_SERVER, TAG_WATCH, TIMER_CONN,
-    TIMER_ORIGIN, acceptor_t, loop_t, plan_ref_t, queue_t,
+    NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_SPOOL, NOTICE_TROUBLE, RESERVED_DESCRIPTORS,
+    SEEK_SESSION, TAG_ACCEPTOR, TAG_CLIENT, TAG_CONN, TAG_MASK, TAG_ORIGIN, TAG_SERVER, TAG_WATCH,
+    TIMER_CONN, TIMER_ORIGIN, acceptor_t, loop_t, plan_ref_t, queue_t,
 )
 from lbcore._plan cimport LISTENER_HTTP, listener_t, map_image, plan_listeners
 from lbcore._relay cimport pipes_trim, relay_free, relay_init
