@@ -52,6 +52,12 @@ class Generation:
     rows: list[int] = field(default_factory=list)    # of the scoreboard, once it is being replaced
     adopted: bool = False                # of an earlier supervisor
 
+    def take_over(self, spec: Spec) -> None:
+        """Settings of the same fingerprint: what servers that run need not know."""
+        self.spec = spec
+        for server in self.servers.values():
+            server.spec = spec
+
     @property
     def error(self) -> str:
         """Why it is not ready as a whole; empty when it is."""
@@ -64,6 +70,7 @@ class Change:
 
     plan: Plan                   # with the backends that applications are
     new: dict[str, Generation]
+    specs: dict[str, Spec] = field(default_factory=dict)     # of all pools, if they were looked at
     failed: dict[str, str] = field(default_factory=dict)     # only when lbcore starts
 
 
@@ -96,6 +103,18 @@ class Apps:
         self._numbers: dict[str, int] = {}
         self._owner: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.Task[None]] = set()      # of what was never in force
+        self._interrupted = asyncio.Event()
+        self._reason = ""                        # of that
+
+    def interrupt(self, why: str) -> None:
+        """Gives up what is being prepared, and prepares nothing until :meth:`resume`."""
+        self._reason = why
+        self._interrupted.set()
+
+    def resume(self) -> None:
+        """Goes on after an :meth:`interrupt`."""
+        self._interrupted.clear()
 
     # -- generations
 
@@ -108,11 +127,12 @@ class Apps:
         specs = self._specs(plan)
         new = {name: self._generation(name, spec) for name, spec in specs.items()
                if not self._goes_on(name, spec)}
-        failed: dict[str, str] = {}
+        change = Change(plan, new, specs)
+        failed = change.failed
         try:
             await self._begin([*new.values()])
             if starting:                         # what was found has yet to show that it answers
-                await _decided([*self.current.values()])
+                await self._decided([*self.current.values()])
             for name, generation in list(new.items()):
                 if not generation.error:
                     continue
@@ -127,14 +147,16 @@ class Apps:
                     f"the application of pool {name} does not come up: {why}"
                     for name, why in failed.items()))
         except BaseException:
-            await asyncio.shield(self._end([*new.values()], STOP_NOW))
+            await self.abandon(change)
             raise
-        return Change(self.fill(plan, new), new, failed)
+        change.plan = self.fill(plan, new)
+        return change
 
     async def prepare_restart(self, plan: Plan, pool: str) -> Change:
         """A new generation of one application with the settings it has. Raises AppError."""
         spec = self.current[pool].spec
         generation = self._generation(pool, spec)
+        change = Change(plan, {pool: generation})
         try:
             await self._begin([generation])
             if generation.error:
@@ -142,9 +164,10 @@ class Apps:
                 raise AppError(f"the application of pool {pool} does not come up: "
                                f"{generation.error}")
         except BaseException:
-            await asyncio.shield(self._end([generation], STOP_NOW))
+            await self.abandon(change)
             raise
-        return Change(self.fill(plan, {pool: generation}), {pool: generation})
+        change.plan = self.fill(plan, change.new)
+        return change
 
     def note_rows(self) -> None:
         """To be called before a plan is applied: which rows the current servers have."""
@@ -168,13 +191,20 @@ class Apps:
         for name in set(self.current) - wanted:
             self._retire(self.current.pop(name), hold)
             self.failures.pop(name, None)
-        for generation in self.current.values():
+        for name, generation in self.current.items():
+            spec = change.specs.get(name)
+            if spec is not None and spec.fingerprint == generation.spec.fingerprint:
+                generation.take_over(spec)
             for server in generation.servers.values():
                 self._server_changed(server)
 
     async def abandon(self, change: Change) -> None:
         """The plan of a change cannot be applied: its servers end."""
-        await self._end([*change.new.values()], STOP_NOW)
+        # Whoever is no longer waited for ends all the same: see stop().
+        end = asyncio.create_task(self._end([*change.new.values()], STOP_NOW))
+        self._ends.add(end)
+        end.add_done_callback(self._ends.discard)
+        await asyncio.shield(end)
 
     def fill(self, plan: Plan, new: Mapping[str, Generation] | None = None) -> Plan:
         """The plan with the servers that run, or ``new`` ones, among the backends of its pools."""
@@ -190,14 +220,9 @@ class Apps:
                 for pool in plan.pools if pool.app is not None}
 
     def _goes_on(self, name: str, spec: Spec) -> bool:
-        """Whether the running generation is what the spec asks for; it takes the rest over."""
+        """Whether the running generation is what the spec asks for."""
         current = self.current.get(name)
-        if current is None or current.spec.fingerprint != spec.fingerprint:
-            return False
-        current.spec = spec
-        for server in current.servers.values():
-            server.spec = spec
-        return True
+        return current is not None and current.spec.fingerprint == spec.fingerprint
 
     def _generation(self, pool: str, spec: Spec) -> Generation:
         self.output.open()
@@ -212,11 +237,26 @@ class Apps:
         return generation
 
     async def _begin(self, generations: Sequence[Generation]) -> None:
+        if self._interrupted.is_set():
+            raise AppError(self._reason)
         self.starting.update(generations)
         for generation in generations:
             for server in generation.servers.values():
                 server.keep()
-        await _decided(generations)
+        await self._decided(generations)
+
+    async def _decided(self, generations: Sequence[Generation]) -> None:
+        decided = asyncio.gather(*(server.decided.wait() for generation in generations
+                                   for server in generation.servers.values()))
+        interrupted = asyncio.ensure_future(self._interrupted.wait())
+        waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(decided), interrupted}
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if not decided.done():
+                raise AppError(self._reason)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     def _failed(self, pool: str, why: str) -> None:
         self.failures[pool] = {"error": why, "at": time.time()}
@@ -288,7 +328,7 @@ class Apps:
         hurried.cancel()
         if not ending.done():
             await self._end(everything, STOP_NOW)
-        await asyncio.gather(ending, return_exceptions=True)
+        await asyncio.gather(ending, *self._ends, return_exceptions=True)
         self.output.close(unlink=not spare_adopted)
         if not spare_adopted:
             forget_key(self._instance.runtime_dir)
@@ -493,11 +533,6 @@ def _nobodys(pool: str, patience: float = STOP_PATIENCE) -> Spec:
     """For servers that nobody asks for any more: they are only to end, within so many seconds."""
     plan = AppPlan(kind="wsgi", app="", server="gunicorn", stop_timeout_ms=int(patience * 1000))
     return Spec(PoolPlan(pool, ()), plan, "", Path("/"), "", None, None, (), None, "")
-
-
-async def _decided(generations: Sequence[Generation]) -> None:
-    await asyncio.gather(*(server.decided.wait() for generation in generations
-                           for server in generation.servers.values()))
 
 
 async def _that_answers(

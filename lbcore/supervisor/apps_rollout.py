@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from lbcore.admin import ControlError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CANNOT_APPLY = (ResolveError, BindError, LookupError, ValueError, OSError)
+ENDING = "lbcore is ending"
 REPLACED_SOON = 5.0              # seconds until a worker that refused the plan has a successor
 
 
@@ -70,11 +72,12 @@ class AppRollout:
                 change = await apps.prepare_restart(supervisor.plan, pool)
             except AppError as error:
                 raise ControlError(422, str(error), "the old one goes on") from error
-            async with supervisor.changing:
-                if supervisor.stopping or apps.current.get(pool) is not running:
+            async with self.turn_of(change):
+                if apps.current.get(pool) is not running:
                     await apps.abandon(change)
                     raise ControlError(409, f"the application of pool {pool} was replaced "
-                                       "meanwhile, or lbcore is ending", "look at `lbcore status`")
+                                       "meanwhile", "look at `lbcore status`")
+                change.new[pool].take_over(running.spec)     # a reload may have come between
                 change.plan = apps.fill(supervisor.plan, change.new)
                 try:
                     failures = await self.put(change, range(len(supervisor.fleet.slots)))
@@ -82,6 +85,26 @@ class AppRollout:
                     raise ControlError(422, str(error), "the old one goes on") from error
         return {"pool": pool, "plan_version": supervisor.rollout.version,
                 "workers_failed": failures, **(apps.describe(pool) or {})}
+
+    @asynccontextmanager
+    async def turn_of(self, change: Change) -> AsyncIterator[None]:
+        """Takes a turn among all changes for one whose servers answer by now.
+
+        When there is none any more, they end. Raises ControlError.
+        """
+        supervisor = self._supervisor
+        try:
+            await supervisor.changing.acquire()
+        except BaseException:
+            await self.apps.abandon(change)
+            raise
+        try:
+            if supervisor.stopping:
+                await self.apps.abandon(change)
+                raise ControlError(409, ENDING)
+            yield
+        finally:
+            supervisor.changing.release()
 
     async def stop(self, spare_adopted: bool) -> None:
         """Ends everything, at once if lbcore is in a hurry."""

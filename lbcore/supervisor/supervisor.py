@@ -10,8 +10,8 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,8 @@ from lbcore.config import ConfigError
 from lbcore.config.plan import Plan
 from lbcore.health import HealthEvent, HealthMonitor
 from lbcore.supervisor import resize, status, takeover, upgrade
-from lbcore.supervisor.apps_rollout import AppRollout
+from lbcore.supervisor.apps import Change
+from lbcore.supervisor.apps_rollout import ENDING, AppRollout
 from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.demo import DemoBackends, with_demo_backends
 from lbcore.supervisor.fleet import Fleet, LaunchError
@@ -80,6 +81,7 @@ class Supervisor:
         self.workers_wanted = 0
         self.upgraded: Json = {"state": "none"}
         self.changing = asyncio.Lock()
+        self._reloading = asyncio.Lock()
         self.stopping = ""               # "", "draining" or "now"
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -282,47 +284,58 @@ class Supervisor:
 
     async def reload(self) -> Json:
         """Reads the configuration again and puts it into force."""
-        async with self.changing:
+        async with self._reloading:
             self._refuse_when_stopping()
-            try:
+            with self._refusals():
                 found = read(self.config)
-            except ConfigError as error:
-                raise self._refused(error) from error
-            for warning in found.warnings:
-                self.log.warning("config.doubtful", message=str(warning))
-            old, plan = self.plan, with_demo_backends(found.plan, self.instance.runtime_dir)
-            waiting = changes_that_wait(old, plan)
-            for key in waiting:
-                self.log.warning("reload.needs_restart", message="stays as it was until a restart",
-                                 key=key)
-            # A count set by hand holds until the file says something new.
-            wanted = plan.workers if plan.workers != old.workers else self.workers_wanted
-            try:
+                for warning in found.warnings:
+                    self.log.warning("config.doubtful", message=str(warning))
+                plan = with_demo_backends(found.plan, self.instance.runtime_dir)
                 self.rollout.look_at_host(plan, found.source)
                 settings_of(plan)
+                # Not in turn with other changes: an application may take its time.
                 change = await self.apps.apps.prepare(plan)
-                plan = change.plan
-                failures = await self.apps.put(change, range(len(self.fleet.slots)))
-            except ConfigError as error:
-                raise self._refused(error) from error
-            except CANNOT_APPLY as error:
-                raise ControlError(
-                    422, str(error), "the configuration in force stays") from error
-            self.text = found.text
-            self.use_settings(plan)
-            try:
-                self.log.configure(plan.log)
-            except OSError as error:
-                self.log.error("log.open_failed", message="the log goes on where it was",
-                               path=plan.log.path, error=error.strerror)
-            self.fleet.access.configure(plan.log, self.fleet.workers())
-            self.log.info("reloaded", version=self.rollout.version,
-                          listeners=len(plan.listeners), pools=len(plan.pools),
-                          backends=len(self.rollout.backends.live))
-            if wanted != len(self.fleet.slots):
-                await self._resize(wanted)
-            return {"plan_version": self.rollout.version, "workers_failed": failures,
-                    "needs_restart": waiting}
+            async with self.apps.turn_of(change):
+                return await self._put(found, change)
+
+    async def _put(self, found: Read, change: Change) -> Json:
+        """Puts what was read into force, with its applications. Raises ControlError."""
+        # Another application may have been replaced meanwhile.
+        old, plan = self.plan, self.apps.apps.fill(change.plan, change.new)
+        change.plan = plan
+        waiting = changes_that_wait(old, plan)
+        for key in waiting:
+            self.log.warning("reload.needs_restart", message="stays as it was until a restart",
+                             key=key)
+        # A count set by hand holds until the file says something new.
+        wanted = plan.workers if plan.workers != old.workers else self.workers_wanted
+        with self._refusals():
+            failures = await self.apps.put(change, range(len(self.fleet.slots)))
+        self.text = found.text
+        self.use_settings(plan)
+        try:
+            self.log.configure(plan.log)
+        except OSError as error:
+            self.log.error("log.open_failed", message="the log goes on where it was",
+                           path=plan.log.path, error=error.strerror)
+        self.fleet.access.configure(plan.log, self.fleet.workers())
+        self.log.info("reloaded", version=self.rollout.version,
+                      listeners=len(plan.listeners), pools=len(plan.pools),
+                      backends=len(self.rollout.backends.live))
+        if wanted != len(self.fleet.slots):
+            await self._resize(wanted)
+        return {"plan_version": self.rollout.version, "workers_failed": failures,
+                "needs_restart": waiting}
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Says why a configuration cannot be put into force."""
+        try:
+            yield
+        except ConfigError as error:
+            raise self._refused(error) from error
+        except CANNOT_APPLY as error:
+            raise ControlError(422, str(error), "the configuration in force stays") from error
 
     def _refused(self, error: ConfigError) -> ControlError:
         for problem in error.problems:
@@ -403,7 +416,7 @@ class Supervisor:
 
     def _refuse_when_stopping(self) -> None:
         if self.stopping:
-            raise ControlError(409, "lbcore is ending")
+            raise ControlError(409, ENDING)
 
     async def _resize(self, count: int) -> None:
         now = len(self.fleet.slots)
@@ -429,6 +442,7 @@ class Supervisor:
         if how == "now":
             self.hurry.set()
         self.log.info("stopping", how=how)
+        self.apps.apps.interrupt(ENDING)
         self.spawn(self._end())
 
     async def _end(self) -> None:

@@ -100,6 +100,8 @@ async def exec_new_version(supervisor: Supervisor) -> None:
         descriptors: list[int] = []
         state = -1
         try:
+            # Who waits for an application is told so, and can ask again.
+            supervisor.apps.apps.interrupt("an upgrade came between")
             await supervisor.admin.stop()
             await supervisor.monitor.stop()
             # A signal between exec and its handler would end us; blocked, it waits for the handler.
@@ -128,6 +130,7 @@ async def exec_new_version(supervisor: Supervisor) -> None:
             for worker in supervisor.fleet.workers():
                 if worker.channel is not None:
                     worker.channel.resume()
+            supervisor.apps.apps.resume()
             supervisor.monitor.start()
             if supervisor.admin_socket is not None:
                 await supervisor.admin.start(supervisor.admin_socket)
