@@ -468,9 +468,9 @@ cdef void put_location(const facts_t *facts, writer_t *writer) noexcept nogil:
     put_text(writer, b"Location: ")
     start = at = writer.at
     template_write(facts, facts.route.location, TEMPLATE_LOCATION, writer)
-    if facts.route.location.count and first.part != PART_TEXT:
+    if facts.route.location.count and (first.part != PART_TEXT or first.text.size == 1):
         # "//host" and "/\host" are addresses of other hosts: a path of the request's, at the
-        # start of a reference, must not become one.
+        # start of a reference or behind its first slash, must not become one.
         while at + 1 < writer.at and (at[0] == c'/' or at[0] == c'\\') \
                 and (at[1] == c'/' or at[1] == c'\\'):
             at += 1

@@ -20,6 +20,7 @@ cdef extern from *:
     enum:
         PCRE2_ANCHORED
         PCRE2_DOLLAR_ENDONLY
+        PCRE2_DOTALL
         PCRE2_NEVER_BACKSLASH_C
         PCRE2_NEVER_UCP
         PCRE2_NEVER_UTF
@@ -56,10 +57,10 @@ cdef enum:
 
 cdef uint32_t options_of(bint anchored) noexcept nogil:
     # Bytes, not characters: nobody promised that a request is UTF-8. "$" is the end, not also a
-    # newline before it.
+    # newline before it, and "." is any byte: an encoded newline is no way around a rule.
     cdef uint32_t options = (<uint32_t> PCRE2_NEVER_UTF | <uint32_t> PCRE2_NEVER_UCP
                              | <uint32_t> PCRE2_NEVER_BACKSLASH_C
-                             | <uint32_t> PCRE2_DOLLAR_ENDONLY)
+                             | <uint32_t> PCRE2_DOLLAR_ENDONLY | <uint32_t> PCRE2_DOTALL)
     if anchored:
         options |= <uint32_t> PCRE2_ANCHORED
     return options

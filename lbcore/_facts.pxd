@@ -24,7 +24,7 @@ ctypedef struct facts_t:        # what is known of a request; scratch, made anew
     const backend_t *backend    # NULL: none, or none yet
     const char *base            # the request's head
     const head_t *head          # parsed; NULL: it could not be
-    const char *path            # normalised: what routes see, and what is sent on
+    const char *path            # normalised (_path.pxd): what is sent on
     uint32_t path_size
     uint32_t matched            # bytes of it that a prefix route matched
     captures_t captures

@@ -1,7 +1,7 @@
 # Paths of requests. The doors and what they promise are in _path.pxd.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memchr, memcmp, memmove
+from libc.string cimport memchr, memmove
 
 from lbcore._http1 cimport FORM_ASTERISK, FORM_AUTHORITY, METHOD_OPTIONS, head_t
 from lbcore._plan cimport route_t
@@ -69,12 +69,9 @@ cdef int64_t decode(const char *path, uint32_t size, char *out) noexcept nogil:
     return made
 
 
-cdef int64_t remove_dots(char *path, uint32_t size, bint climb) noexcept nogil:
-    """Takes dot segments out of a path that begins with a slash, in place.
-
-    With ``climb``, ".." takes the segment before it along (RFC 3986, 5.2.4), and above the root is
-    -1. Without, it is left out as "." is.
-    """
+cdef int64_t remove_dots(char *path, uint32_t size) noexcept nogil:
+    """Resolves dot segments (RFC 3986, 5.2.4) of a path that begins with a slash, in place; -1:
+    above the root."""
     cdef uint32_t at = 0, made = 0, end, dot
     cdef const char *slash
     while at < size:
@@ -86,7 +83,7 @@ cdef int64_t remove_dots(char *path, uint32_t size, bint climb) noexcept nogil:
             made += end - at
             at = end
             continue
-        if dot == 2 and climb:
+        if dot == 2:
             if made == 0:
                 return -1
             while made:
@@ -100,29 +97,35 @@ cdef int64_t remove_dots(char *path, uint32_t size, bint climb) noexcept nogil:
     return made
 
 
-cdef inline bint is_slash(char byte) noexcept nogil:
-    return byte == c'/' or byte == c'\\'
+cdef inline uint32_t separator(const char *path, uint32_t size, uint32_t at) noexcept nogil:
+    """How many bytes of a separator begin at ``at``: a slash or a backslash, encoded or not."""
+    cdef uint32_t following = at
+    cdef uint8_t byte
+    if at == size:
+        return 0
+    byte = path_byte(path, size, &following)
+    return following - at if byte == c'/' or byte == c'\\' else 0
 
 
-cdef inline bint is_coded_slash(const char *text) noexcept nogil:
-    return memcmp(text, b"%2F", 3) == 0 or memcmp(text, b"%5C", 3) == 0
-
-
-cdef bint climbs(const char *path, uint32_t size) noexcept nogil:
-    """Whether ".." stands between separators of which one is encoded, or a backslash.
-
-    Nobody sends that by accident; an application that decodes it goes where no route let it.
-    """
-    cdef uint32_t i, end
-    for i in range(1, size):
-        end = i + 2
-        if path[i] != c'.' or end > size or path[i + 1] != c'.':
-            continue
-        if not is_slash(path[i - 1]) and not (i >= 3 and is_coded_slash(path + i - 3)):
-            continue
-        if end == size or is_slash(path[end]) or (end + 3 <= size and is_coded_slash(path + end)):
-            return True
-    return False
+cdef uint32_t drop_dots(char *path, uint32_t size, bint only_look) noexcept nogil:
+    """Leaves dot segments out of a path that begins with a slash, in place, whatever separates
+    them. Returns the size of what is left."""
+    cdef uint32_t at = 0, made = 0, begin, end
+    while at < size:
+        begin = end = at + separator(path, size, at)
+        while end < size and separator(path, size, end) == 0:
+            end += 1
+        if begin + 1 <= end <= begin + 2 and path[begin] == c'.' and path[end - 1] == c'.':
+            if end < size:
+                at = end
+                continue
+            end = begin                 # "/a/.." is "/a/"
+            size = begin
+        if not only_look:
+            memmove(path + made, path + at, end - at)
+        made += end - at
+        at = end
+    return made
 
 
 cdef bint path_normalize(facts_t *facts, char *scratch) noexcept nogil:
@@ -146,8 +149,10 @@ cdef bint path_normalize(facts_t *facts, char *scratch) noexcept nogil:
     size = decode(facts.path, facts.path_size, scratch)
     if size < 0:
         return False
-    size = remove_dots(scratch, <uint32_t> size, True)
-    if size < 0 or climbs(scratch, <uint32_t> size):
+    size = remove_dots(scratch, <uint32_t> size)
+    # What is left of dot segments stands beside an encoded slash, or a backslash. Nobody sends that
+    # by accident; an application that decodes it goes where no route let it.
+    if size < 0 or drop_dots(scratch, <uint32_t> size, True) != size:
         return False
     facts.path = scratch
     facts.path_size = <uint32_t> size
@@ -160,19 +165,19 @@ cdef void put_rewritten(const facts_t *facts, writer_t *writer) noexcept nogil:
     """The path of a rewrite, and "?" if the user's template has a query of its own."""
     cdef char *start = writer.at
     cdef char *query
-    cdef uint32_t size, behind
-    cdef int64_t made
+    cdef uint32_t size, behind, made, slashes
     put_byte(writer, c'/')
     template_write(facts, facts.route.rewrite, TEMPLATE_TARGET, writer)
     if writer.full:
         return
-    if writer.at > start + 1 and start[1] == c'/':
-        memmove(start, start + 1, writer.at - start - 1)
-        writer.at -= 1
     query = <char *> memchr(start, c'?', writer.at - start)
     size = <uint32_t> (query - start if query != NULL else writer.at - start)
     behind = <uint32_t> (writer.at - start) - size
-    made = remove_dots(start, size, False)
+    made = drop_dots(start, size, False)
+    slashes = after_slashes(start, made, 0) - 1
+    start[slashes] = c'/'               # also where the last of them was encoded
+    memmove(start, start + slashes, made - slashes)
+    made -= slashes
     memmove(start + made, start + size, behind)
     writer.at = start + made + behind
 
@@ -182,13 +187,9 @@ cdef void put_path(const facts_t *facts, writer_t *writer) noexcept nogil:
     cdef const route_t *route = facts.route
     cdef uint32_t skip = 0
     if route != NULL and route.strip_prefix:
-        # What matched may be longer than the prefix: a run of slashes counts as one.
-        skip = route.path.size - route.strip_prefix
-        skip = facts.matched - skip if facts.matched > skip else 0
-    if skip >= facts.path_size or facts.path[skip] != c'/':
+        skip = after_slashes(facts.path, facts.path_size, facts.matched)
         put_byte(writer, c'/')
-    if skip < facts.path_size:
-        put(writer, facts.path + skip, facts.path_size - skip)
+    put(writer, facts.path + skip, facts.path_size - skip)
 
 
 cdef inline bint must_be_encoded(uint8_t byte) noexcept nogil:

@@ -237,7 +237,7 @@ ctypedef struct route_t:
     span_t headers              # match_t[]
     span_t queries              # match_t[]
     # -- what it does to requests and responses
-    uint32_t strip_prefix       # bytes of the path that the backend does not see
+    uint32_t strip_prefix       # 1: the backend does not see what `path` took
     uint32_t rewrite_regex      # index, where `rewrite` has captures; else NO_INDEX
     span_t rewrite              # segment_t[]: the new path; count 0: it stays
     span_t location             # segment_t[]: of a redirect

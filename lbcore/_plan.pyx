@@ -382,7 +382,7 @@ cdef bytes make_route(Image image, row, route):
     made.methods = image.span([raw_text(image.text(method)) for method in route.methods])
     made.headers = matches(image, route.headers)
     made.queries = matches(image, route.queries)
-    made.strip_prefix = len(route.path.encode().rstrip(b"/")) if route.strip_prefix else 0
+    made.strip_prefix = route.strip_prefix
     made.rewrite = template(image, route.rewrite)
     made.rewrite_regex = made.path_regex if route.rewrite else NO_INDEX
     made.location = template(image, route.location)

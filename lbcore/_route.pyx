@@ -17,7 +17,7 @@ from lbcore._plan cimport (
     PATH_PREFIX, cidr_t, host_t, listener_http, map_image, match_t, plan_header_t, plan_listeners,
     span_t, text_hash, text_of, text_t, unmap_image,
 )
-from lbcore._path cimport hex_value
+from lbcore._path cimport after_slashes, hex_value, path_byte
 from lbcore._proxy cimport cidr_contains
 from lbcore._template cimport host_name
 from lbcore._writer cimport lower_byte
@@ -31,61 +31,59 @@ cdef enum:
 
 # ---- what a path matches -----------------------------------------------------------------------
 
-cdef int64_t after_prefix(const char *path, uint32_t size, const char *prefix,
-                          uint32_t prefix_size) noexcept nogil:
-    """How much of the path the prefix takes, where a run of slashes is one; -1: another path."""
-    cdef uint32_t at = 0, i = 0
-    while i < prefix_size:
-        if at == size or path[at] != prefix[i]:
-            return -1
-        at += 1
-        i += 1
-        if prefix[i - 1] == c'/':
-            while i < prefix_size and prefix[i] == c'/':
-                i += 1
-            while i < prefix_size and at < size and path[at] == c'/':
-                at += 1
-    return at
-
-
 cdef int64_t match_plain(const facts_t *facts, const route_t *route) noexcept nogil:
-    """How much of the path an exact path or a prefix takes; -1: it is another one."""
+    """How much of the path an exact path or a prefix takes; -1: it is another one.
+
+    Both are compared as routes see paths (_path.pxd): decoded, runs of slashes as one.
+    """
     cdef const char *wanted = text_of(facts.plan, route.path)
-    cdef uint32_t size = route.path.size
-    cdef int64_t taken
+    cdef uint32_t size = route.path.size, at = 0, i = 0
+    cdef uint8_t byte = 0
     if facts.path_size == 0 or size == 0:
         return -1
-    taken = after_prefix(facts.path, facts.path_size, wanted, size)
-    if taken < 0:
-        return -1
-    if route.path_kind == PATH_EXACT:
-        if wanted[size - 1] == c'/':
-            while taken < facts.path_size and facts.path[taken] == c'/':
-                taken += 1
-        return taken if taken == facts.path_size else -1
-    if wanted[size - 1] == c'/' or taken == facts.path_size or facts.path[taken] == c'/':
-        return taken
+    while i < size:
+        byte = path_byte(wanted, size, &i)
+        if at == facts.path_size or path_byte(facts.path, facts.path_size, &at) != byte:
+            return -1
+        if byte == c'/':
+            i = after_slashes(wanted, size, i)
+            at = after_slashes(facts.path, facts.path_size, at)
+    if at == facts.path_size:
+        return at
+    if route.path_kind == PATH_PREFIX and (
+            byte == c'/' or after_slashes(facts.path, facts.path_size, at) > at):
+        return at
     return -1
 
 
-cdef uint32_t merge_slashes(const char *path, uint32_t size, char *out) noexcept nogil:
-    cdef uint32_t made = 0, i
+cdef bint is_as_seen(const char *path, uint32_t size) noexcept nogil:
+    """Whether routes see the path as it is."""
+    cdef uint32_t i
     for i in range(size):
-        if path[i] != c'/' or i == 0 or path[i - 1] != c'/':
-            out[made] = path[i]
-            made += 1
+        if path[i] == c'%' or (path[i] == c'/' and i and path[i - 1] == c'/'):
+            return False
+    return True
+
+
+cdef uint32_t as_seen(const char *path, uint32_t size, char *out) noexcept nogil:
+    """The path as routes see it; returns its size."""
+    cdef uint32_t at = 0, made = 0
+    while at < size:
+        out[made] = <char> path_byte(path, size, &at)
+        if out[made] == c'/':
+            at = after_slashes(path, size, at)
+        made += 1
     return made
 
 
-cdef uint32_t before_merge(const char *path, uint32_t size, uint32_t at) noexcept nogil:
-    """Where the first byte stood that merge_slashes put at ``at``; ``size`` beyond the last."""
-    cdef uint32_t made = 0, i
-    for i in range(size):
-        if path[i] != c'/' or i == 0 or path[i - 1] != c'/':
-            if made == at:
-                return i
-            made += 1
-    return size
+cdef uint32_t before_seen(const char *path, uint32_t size, uint32_t seen) noexcept nogil:
+    """Where the byte stands in the path that as_seen put at ``seen``; ``size`` beyond the last."""
+    cdef uint32_t at = 0, made = 0
+    while at < size and made < seen:
+        if path_byte(path, size, &at) == c'/':
+            at = after_slashes(path, size, at)
+        made += 1
+    return at
 
 
 cdef bint match_regex(facts_t *facts, expressions_t *expressions,
@@ -95,18 +93,15 @@ cdef bint match_regex(facts_t *facts, expressions_t *expressions,
     cdef const size_t *groups
     cdef uint32_t size = facts.path_size, room, count, i
     cdef char *buffer
-    cdef bint merged = False
+    cdef bint changed
     if facts.path_size == 0 or expressions == NULL:
         return False
-    for i in range(1, size):
-        if subject[i] == c'/' and subject[i - 1] == c'/':
-            merged = True
-            break
-    if merged:
+    changed = not is_as_seen(subject, size)
+    if changed:
         buffer = expressions_buffer(expressions, &room)
         if size > room:
             return False
-        size = merge_slashes(subject, size, buffer)
+        size = as_seen(subject, size, buffer)
         subject = buffer
     count = expression_run(expressions, route.path_regex, subject, size)
     if count == 0:
@@ -119,11 +114,11 @@ cdef bint match_regex(facts_t *facts, expressions_t *expressions,
             continue                    # a group that took no part, or \K beyond the end
         facts.captures.start[i] = <uint32_t> groups[2 * i]
         facts.captures.end[i] = <uint32_t> groups[2 * i + 1]
-        if merged:
-            facts.captures.start[i] = before_merge(facts.path, facts.path_size,
-                                                   facts.captures.start[i])
-            facts.captures.end[i] = before_merge(facts.path, facts.path_size,
-                                                 facts.captures.end[i])
+        if changed:
+            facts.captures.start[i] = before_seen(facts.path, facts.path_size,
+                                                  facts.captures.start[i])
+            facts.captures.end[i] = before_seen(facts.path, facts.path_size,
+                                                facts.captures.end[i])
     facts.matched = facts.captures.end[0]
     return True
 
@@ -335,7 +330,7 @@ def match(image: int, listener: int, method: str, target: str, headers) -> dict:
     in a request line, ``/path?query`` or a whole URL. ``headers``: (name, value) pairs; Host is
     taken from a URL if it is not among them.
 
-    Returns ``route`` (index among the listener's), ``path`` (normalised, as routes see it),
+    Returns ``route`` (index among the listener's), ``path`` (normalised, its escapes kept),
     ``matched`` (bytes of it that the route's path took), ``captures`` (of its expression),
     ``target`` (what the backend would be asked for) and ``exceeded`` (how often an expression
     reached its limit). Raises ValueError for a request that would be refused, and for an index

@@ -4,6 +4,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from lbcore._http1 cimport cookie_find, field_t, same_text
+from lbcore._path cimport after_slashes
 from lbcore._plan cimport (
     PART_BACKEND, PART_CAPTURE, PART_CLIENT_IP, PART_CLIENT_PORT, PART_COOKIE, PART_HEADER,
     PART_HOST, PART_LISTENER, PART_METHOD, PART_PATH, PART_POOL, PART_PORT, PART_QUERY,
@@ -146,9 +147,7 @@ cdef void put_capture(const facts_t *facts, uint32_t number, int purpose,
 
 
 cdef void put_tail(const facts_t *facts, int purpose, writer_t *writer) noexcept nogil:
-    cdef uint32_t at = facts.matched
-    while at < facts.path_size and facts.path[at] == c'/':
-        at += 1
+    cdef uint32_t at = after_slashes(facts.path, facts.path_size, facts.matched)
     if at < facts.path_size:
         put_part(writer, facts.path + at, facts.path_size - at, purpose, FROM_TARGET)
 

@@ -98,6 +98,11 @@ Expression = Annotated[
     StringConstraints(min_length=1, max_length=4096),
     as_written(http_values.parse_expression),
 ]
+PathExpression = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=4096),
+    as_written(http_values.parse_path_expression),
+]
 MediaType = Annotated[Line, StringConstraints(pattern=r"^[!-~]+/[!-~]+( *;[ -~]*)?$")]
 FailureStatus = Annotated[
     int,
@@ -250,14 +255,16 @@ class Route(Table):
     path: PathText | None = key(
         None,
         'How the path begins. "/v1/" takes everything that begins so, "/v1" takes /v1 and what '
-        "begins with /v1/.",
+        "begins with /v1/. Paths are compared decoded: %2F counts as a slash, a run of slashes as "
+        "one.",
         "URL path",
     )
     path_exact: PathText | None = key(None, "The whole path.", "URL path")
-    path_regex: Expression | None = key(
+    path_regex: PathExpression | None = key(
         None,
         "A regular expression that matches from the start of the path; `$` makes it match all of "
-        "it. Its groups are $1 to $9 in templates.",
+        "it. It sees the path decoded, with runs of slashes as one. Its groups are $1 to $9 in "
+        "templates, as they came.",
         "regular expression (PCRE2)",
     )
     methods: Annotated[list[MethodText], Field(min_length=1, max_length=64)] | None = key(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from lbcore._expressions import check_pattern
 from lbcore.config.plan import HashOn, RateKey, RatePlan
@@ -28,7 +28,8 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _RATE = re.compile(r"([0-9]+)\s*/\s*(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
+_IN_PATHS = "!\"$&'()*+,/:;<=>@[\\]^`{|}~"   # in a route's path as they are, beside unreserved ones
+_ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _CRYPT = re.compile(r"\$(?:y|gy|7|2[abxy]?|6|5|1|sha1|md5[^$]*)\$[!-~]{8,}")
 _DES = re.compile(r"[./0-9A-Za-z]{13}|_[./0-9A-Za-z]{19}")
 
@@ -102,7 +103,8 @@ def parse_host(text: str) -> str:
 
 
 def parse_path(text: str) -> str:
-    """A path as workers compare it: escapes as they normalise them (RFC 3986, section 6.2.2)."""
+    """A path in the one form of all that workers take for the same: no more escapes than it needs,
+    and no encoded slash."""
     if not text.startswith("/"):
         raise BadValue(f'"{text}" is not a path', f'it begins with a slash: "/{text.lstrip("*/")}"')
     for mark, meaning in (("?", "a query"), ("#", "a fragment")):
@@ -111,23 +113,17 @@ def parse_path(text: str) -> str:
             raise BadValue(f'"{text}" has {meaning}, and this is compared with the path', hint)
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         raise BadValue("a path cannot contain control characters")
-    parts = []
-    for place, piece in enumerate(text.split("%")):
-        if place == 0:
-            parts.append(quote(piece, safe="!\"#$&'()*+,/:;<=>@[\\]^`{|}~"))
-            continue
-        code, rest = piece[:2], piece[2:]
+    for piece in text.split("%")[1:]:
+        code = piece[:2]
         if not re.fullmatch(r"[0-9A-Fa-f]{2}", code) or code == "00":
             raise BadValue(f'"%{code}" is not an escape', '"%25" stands for a percent sign')
-        char = chr(int(code, 16))
-        parts.append(char if _UNRESERVED.fullmatch(char) else f"%{code.upper()}")
-        parts.append(quote(rest, safe="!\"#$&'()*+,/:;<=>@[\\]^`{|}~"))
-    path = "".join(parts)
+    # Workers compare what escapes mean, so one path has one form: its length decides who is first.
+    path = quote(unquote_to_bytes(text), safe=_IN_PATHS)
     segments = path.split("/")[1:]
     if "" in segments[:-1]:
         raise BadValue(
             f'"{text}" has empty segments, and workers count slashes in a row as one',
-            f'"{re.sub("/+", "/", text)}"',
+            f'"{re.sub("/+", "/", path)}"',
         )
     if "." in segments or ".." in segments:
         raise BadValue(
@@ -222,6 +218,17 @@ def parse_expression(text: str) -> str:
     if (wrong := check_pattern(text)) is not None:
         raise BadValue(f'"{text}" is not a regular expression: {wrong}')
     return text
+
+
+def parse_path_expression(text: str) -> str:
+    """A regular expression for paths, which workers decode before they compare them."""
+    if found := _ESCAPE.search(text):
+        raise BadValue(
+            f'"{text}" asks for {found[0]}, and paths are decoded before they are compared',
+            f'the character itself, or "\\x{found[0][1:]}"; where paths have it encoded twice, '
+            f'"[%]{found[0][1:]}"',
+        )
+    return parse_expression(text)
 
 
 def parse_password_hash(text: str) -> str:

@@ -237,7 +237,7 @@ class RoutePlan:
     location: Template = ()              # of a redirect
     type: str = ""                       # Content-Type of a fixed response
     body: bytes = b""
-    strip_prefix: bool = False           # the backend does not see `path`, up to its last slash
+    strip_prefix: bool = False           # the backend does not see what `path` took
     rewrite: Template = ()               # the path that the backend sees; empty: the client's
     request_fields: tuple[FieldPlan, ...] = ()   # in this order
     response_fields: tuple[FieldPlan, ...] = ()

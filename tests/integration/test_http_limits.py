@@ -248,6 +248,22 @@ def test_password_opens_and_nothing_else_does(web: HttpLab) -> None:
     assert client.ask(request("GET / HTTP/1.1", f"Authorization: Basic {token}")).status == 200
 
 
+@pytest.mark.parametrize("target", [
+    "/secret/a", "/secret%2fa", "/secret%2Fa", "//secret/a", "/%2fsecret%2F/a", "/%73ecret%2Fa",
+    "/x/../secret%2Fa", "/x/%2e%2e/secret/a",
+])
+def test_no_spelling_that_an_application_reads_as_a_path_passes_by_its_rules(
+    web: HttpLab, target: str,
+) -> None:
+    site = web.site(echo_script)
+    web.web(pool(site.address), routes=[
+        RoutePlan("closed", path_kind="prefix", path="/secret/", pool=0, deny=("0.0.0.0/0",))])
+    client = web.client()
+    assert client.ask(request(f"GET {target} HTTP/1.1")).status == 403
+    served = client.ask(request("GET /open%2Fsecret%2fa HTTP/1.1"))
+    assert served.body.startswith(b"GET /open%2Fsecret%2Fa HTTP/1.1\n")
+
+
 def test_rate_is_limited_by_source_header_and_route(web: HttpLab) -> None:
     site = web.site(echo_script)
     slow = 3_600_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from urllib.parse import quote, unquote_to_bytes
 
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -42,7 +43,7 @@ def reference(path: str) -> str | None:
         if index == len(segments) - 1:
             out.append("")
     path = "/" + "/".join(out)
-    return None if ".." in re.split(r"/|\\|%2F|%5C", path) else path
+    return None if {".", ".."} & set(re.split(r"/|\\|%2F|%5C", path)) else path
 
 
 def normal(path: str) -> str | None:
@@ -83,7 +84,50 @@ def test_a_path_is_matched_as_if_runs_of_slashes_were_one(path: str, wanted: str
     assert (route_of(route, target=path)["route"] == 0) == expected
 
 
-@given(plain)
+def as_seen(path: str) -> bytes:
+    """A normal path as an application sees it that decodes it, runs of slashes as one."""
+    return re.sub(b"//+", b"/", unquote_to_bytes(path))
+
+
+ROUTES = [
+    *(RoutePlan(text, path_kind="exact", path=text, pool=0) for text in ("/", "/a", "/a/b", "/@")),
+    *(RoutePlan(text, path_kind="regex", path=text, pool=0)
+      for text in ("/b/[^/]*/", "/a.*b$", "/(b|~|@)+$", r"/[a-z]\xc3")),
+    *(RoutePlan(text, path_kind="prefix", path=text, pool=0)
+      for text in ("/a/b", "/b/a/", "/ab", "/%25/", "/@b", "/b", "/a")),
+]
+
+
+@settings(max_examples=600)
+@given(paths | st.lists(st.sampled_from(["/", "a", "b", "%2f", "%61", "%40", "@", "%25", "%0a"]),
+                        max_size=8).map(lambda parts: "/" + "".join(parts)))
+@example("/a%2fb")
+@example("/b%2F%2fa%2F")
+@example("/a%0ab")
+def test_the_route_is_that_of_what_an_application_sees(path: str) -> None:
+    assume(reference(path) is not None)
+    found = route_of(*ROUTES, target=path)
+    seen = as_seen(found["path"])
+    plainest = quote(seen, safe="/@")       # the same for applications, in the fewest escapes
+    assert route_of(*ROUTES, target=plainest)["route"] == found["route"]
+    for escapes in ("".join(f"%{byte:02x}" for byte in seen[1:]), quote(seen[1:], safe="")):
+        assume(reference("/" + escapes) is not None)
+        assert route_of(*ROUTES, target="/" + escapes)["route"] == found["route"]
+
+
+@given(paths, st.sampled_from(["/", "/a", "/a/", "/a/b", "/@"]))
+def test_what_is_left_of_a_prefix_begins_with_one_slash(path: str, prefix: str) -> None:
+    route = RoutePlan("r", path_kind="prefix", path=prefix, pool=0, strip_prefix=True)
+    target = prefix.rstrip("/") + path
+    assume(reference(target) is not None)
+    found = route_of(route, target=target)
+    assume(found["route"] == 0)
+    assert re.match(r"/(?!/|%2F)", found["target"])
+    assert as_seen(found["path"]) == as_seen(prefix.rstrip("/") + found["target"]) or (
+        found["target"] == "/")
+
+
+@given(plain | paths)
 def test_captures_put_together_are_the_path(path: str) -> None:
     assume(reference(path) is not None)
     route = RoutePlan("r", path_kind="regex", path="(/[^/]*)(.*)", pool=0)

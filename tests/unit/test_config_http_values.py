@@ -13,6 +13,7 @@ from lbcore.config.http_values import (
     parse_method,
     parse_password_hash,
     parse_path,
+    parse_path_expression,
     parse_rate,
     parse_rate_key,
     parse_size,
@@ -107,14 +108,16 @@ def test_other_hosts_are_refused_with_what_was_meant(text: str, hint: str) -> No
         ("/", "/"),
         ("/v1/", "/v1/"),
         ("/%7euser", "/~user"),
-        ("/a%2fb", "/a%2Fb"),
+        ("/a%2fb", "/a/b"),
+        ("/%40a%3ab", "/@a:b"),
+        ("/a%3fb%23%25%ff", "/a%3Fb%23%25%FF"),
         ("/café", "/caf%C3%A9"),
         ("/a b", "/a%20b"),
         ("/a..b/.c", "/a..b/.c"),
         ("/a|b", "/a|b"),
     ],
 )
-def test_paths_are_read_as_workers_normalise_them(text: str, path: str) -> None:
+def test_paths_that_workers_take_for_the_same_have_one_form(text: str, path: str) -> None:
     assert parse_path(text) == path
     assert parse_path(path) == path
 
@@ -127,6 +130,8 @@ def test_paths_are_read_as_workers_normalise_them(text: str, path: str) -> None:
         ("/v1/*/x?y", "query"),
         ("/a#b", "servers"),
         ("/a//b", '"/a/b"'),
+        ("/a/%2Fb", '"/a/b"'),
+        ("/a%2f..%2fb", "without"),
         ("/a/../b", "without"),
         ("/a/%2e%2E/b", "without"),
         ("/100%", '"%25"'),
@@ -138,6 +143,16 @@ def test_paths_that_no_request_has_are_refused(text: str, hint: str) -> None:
     with pytest.raises(BadValue) as refused:
         parse_path(text)
     assert hint in refused.value.hint
+
+
+def test_an_expression_that_asks_for_escapes_is_refused() -> None:
+    """A rule that matches nothing any more would be worse."""
+    for text in ("/a%20b", "/x(%2F|/)y"):
+        with pytest.raises(BadValue, match="decoded") as refused:
+            parse_path_expression(text)
+        assert "itself" in refused.value.hint
+    for text in ("/100%", "/[%]20", "/a b"):
+        assert parse_path_expression(text) == text
 
 
 def test_methods_are_upper_case_tokens() -> None:

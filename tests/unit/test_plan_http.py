@@ -97,7 +97,7 @@ def test_a_route_arrives_with_all_its_settings() -> None:
     found = http["routes"][0]
     flags = RouteFlag.ROUTE_BUFFER_REQUEST | RouteFlag.ROUTE_RETRY_UNSAFE | RouteFlag.ROUTE_AUTH
     assert found["flags"] == flags
-    assert (found["host"], found["path"], found["strip_prefix"]) == (b"*.b.c", b"/v1/", 3)
+    assert (found["host"], found["path"], found["strip_prefix"]) == (b"*.b.c", b"/v1/", 1)
     assert (found["users"]["count"], found["realm"]) == (1, b"R")
     assert (found["rate_key"], found["rate_burst"], found["rate_interval"]) == (2, 20, 10)
     assert found["rate_name"] == b"SID"

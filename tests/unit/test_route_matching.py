@@ -45,6 +45,17 @@ def takes(route: RoutePlan, **request: Any) -> bool:
     ("regex", "/a", "/abc", True), ("regex", "a", "/a", False), ("regex", "(?i)/ADMIN", "/admin",
                                                                   True),
     ("regex", "/admin(/|$)", "//admin", True), ("regex", "/a/b$", "/a////b", True),
+    ("prefix", "/secret/", "/secret%2fa", True), ("prefix", "/secret", "/secret%2Fa", True),
+    ("prefix", "/secret", "/%2F%2fsecret", True), ("prefix", "/secret", "/secret%252Fa", False),
+    ("prefix", "/a/b", "/a%2f/%2Fb", True), ("prefix", "/", "/%2Fx", True),
+    ("exact", "/a/b", "/a%2Fb", True), ("exact", "/a/", "/a%2f", True),
+    ("exact", "/a", "/a%2F", False), ("exact", "/a/b", "/a%5Cb", False),
+    ("regex", "/secret/", "/secret%2fa", True), ("regex", "/a/[^/]+$", "/a/b%2Fc", False),
+    ("prefix", "/@me", "/%40me/x", True), ("prefix", "/a;b", "/a%3bb", True),
+    ("exact", "/caf%C3%A9", "/caf\xe9", True), ("regex", "/café$", "/caf%c3%a9", True),
+    ("regex", "/a b$", "/a%20b", True), ("regex", "/a%20b$", "/a%2520b", True),
+    ("exact", "/a%2541", "/a%2541", True), ("exact", "/aA", "/a%2541", False),
+    ("regex", "/a.*b$", "/a%0Ab", True), ("regex", "/a$", "/a%0A", False),
     ("regex", "/x$", "*", False), ("regex", ".*", "*", False),
 ])
 def test_a_path_takes(kind: str, text: str, target: str, taken: bool) -> None:
@@ -56,6 +67,12 @@ def test_captures_are_those_of_the_path_that_is_sent_on() -> None:
     found = route_of(path("regex", "/(a+)/(x)?(b.*)"), target="//aa///bc//d?q")
     assert found["captures"] == ["//aa///bc//d", "aa", "", "bc//d"]
     assert found["matched"] == len("//aa///bc//d")
+
+
+def test_captures_keep_the_escapes_of_what_they_matched() -> None:
+    found = route_of(path("regex", "/a/([^/]+)/(.*)"), target="/a%2Fb%20c%2f/%40d%2Fe")
+    assert found["captures"] == ["/a%2Fb%20c%2F/%40d%2Fe", "b%20c", "%40d%2Fe"]
+    assert found["matched"] == len(found["path"])
 
 
 def test_more_groups_than_ten_are_no_harm() -> None:

@@ -70,13 +70,15 @@ def test_a_path_is_normalised(path: str, normal: str) -> None:
     "/%00", "/a%00b",
     "/a/..%2fb", "/a%2f..%2fb", "/a%2F../b", "/a/..%5cb", "/a\\..\\b", "/a/..\\b", "/a%5c..",
     "/a/%2e%2e%2fb",                                                            # climbs for others
+    "/a%2F.", "/.%2fa", "/a/%2e%2Fb", "/a\\.\\b", "/a/.%5Cb",                    # or stands still
 ])
 def test_a_path_that_could_mean_something_else_is_refused(path: str) -> None:
     with pytest.raises(ValueError, match="400"):
         path_of(path)
 
 
-@pytest.mark.parametrize("path", ["/a..%2Fb", "/..a%2F", "/%2F", "/a%2F...", "/x%2Fb..", "/a\\b"])
+@pytest.mark.parametrize("path", ["/a..%2Fb", "/..a%2F", "/%2F", "/a%2F...", "/x%2Fb..", "/a\\b",
+                                  "/a.%2Fb", "/a%2F.b", "/%2F%2F"])
 def test_encoded_slashes_alone_are_no_reason(path: str) -> None:
     assert path_of(path) == path
 
@@ -98,7 +100,11 @@ def test_all_forms_of_targets_have_a_path(method: str, target: str, path: str, g
 @pytest.mark.parametrize(("prefix", "target", "goes"), [
     ("/api", "/api", "/"), ("/api", "/api/", "/"), ("/api", "/api/x?y", "/x?y"),
     ("/api/", "/api/x", "/x"), ("/api/", "/api/", "/"), ("/", "/x", "/x"),
-    ("/api", "//api/x", "/x"), ("/api", "/api//x", "//x"), ("/api/", "/api//x", "//x"),
+    ("/api", "//api/x", "/x"), ("/api", "/api//x", "/x"), ("/api/", "/api//x", "/x"),
+    ("/", "//x", "/x"), ("/api", "/api//", "/"), ("/api/", "/api///x//y", "/x//y"),
+    ("/api", "/api%2Fx", "/x"), ("/api/", "/api%2fx%2Fy", "/x%2Fy"),
+    ("/api", "/%2Fapi/%2F/x", "/x"), ("/api/v1/", "/api%2Fv1%2F", "/"),
+    ("/a@b", "/a%40b/c", "/c"), ("/a%20b/", "/a%20b/c%20d", "/c%20d"), ("/é", "/%c3%a9/x", "/x"),
     ("/api/v1", "/api//v1/x", "/x"), ("/api/v1/", "//api///v1/x", "/x"),
     ("/api", "/api?x", "/?x"), ("/api", "/%61pi/x", "/x"),
 ])
@@ -120,6 +126,8 @@ def test_the_backend_does_not_see_the_prefix(prefix: str, target: str, goes: str
     ("/(.*)", ("/x",), "/7?", "/x?"),
     ("/a/(.*)", ("/", "$1"), "/a//b", "/b"),
     ("//*a/(.*)", ("/", "$1"), "//a///b//c", "/b//c"),
+    ("/a(.*)", ("$1",), "/a//b", "/b"), ("/a(.*)", ("$1",), "/a%2F/b", "/b"),
+    ("/a(.*)", ("/./", "$1"), "/a/b%2Fc", "/b%2Fc"),
 ])
 def test_a_path_is_rewritten(expression: str, rewrite: tuple[str, ...], target: str,
                              goes: str) -> None:
@@ -132,12 +140,14 @@ def test_a_prefix_is_replaced_by_another() -> None:
                       rewrite=template("/new/", "$tail"))
     assert sent("/old/x/y?z", route) == "/new/x/y?z"
     assert sent("/old", route) == "/new/"
+    assert sent("/old%2F/x%2Fy", route) == "/new/x%2Fy"
 
 
 @pytest.mark.parametrize(("target", "goes"), [
     ("/f../secret", "/files/secret"), ("/f.././secret", "/files/secret"),
     ("/f..//secret", "/files//secret"), ("/f..", "/files/"), ("/f.", "/files/"),
-    ("/f../..a", "/files/..a"),
+    ("/f../..a", "/files/..a"), ("/f..%2Fsecret", "/files%2Fsecret"),
+    ("/f.%2fa", "/files%2Fa"), ("/f..\\a", "/files%5Ca"),
 ])
 def test_a_capture_cannot_climb_out_of_a_rewrite(target: str, goes: str) -> None:
     route = RoutePlan("a", path_kind="regex", path="/f(.*)", pool=0,
