@@ -63,6 +63,9 @@ def parse_request(text: str, headers: Sequence[str]) -> Request:
         fields.append((name.strip(), value.strip()))
     if url.startswith(("/", "*")):
         return Request(method, NO_HOST, 0, url.partition("#")[0], fields)
+    if "/" not in url:                  # a typing error, rather than a host
+        raise click.BadParameter(
+            f'"{url}" has no path: "http://{url}/" if it is a host, "/{url}" if it is a path.')
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port or 0
@@ -70,6 +73,8 @@ def parse_request(text: str, headers: Sequence[str]) -> Request:
         host = host if host.isascii() else host.encode("idna").decode()
     except ValueError as error:
         raise click.BadParameter(f'"{url}" is not a URL: {error}.') from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise click.BadParameter(f'"{url}" is not a URL of HTTP, such as "http://host/path".')
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return Request(method, host, port, target, fields)
 

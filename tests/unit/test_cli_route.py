@@ -144,6 +144,9 @@ def test_json_has_the_same(file: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("arguments", [["--route", "a b c"], ["--route", "http://[x/"],
+                                       ["--route", "GARBAGE"], ["--route", "GET example.com"],
+                                       ["--route", "http:///x"], ["--route", "ftp://h/x"],
+                                       ["--route", ""],
                                        ["--route", "/", "-H", "X"], ["-H", "X: y"]])
 def test_what_is_no_request_is_refused(
     file: str, capsys: pytest.CaptureFixture[str], arguments: list[str]
