@@ -44,11 +44,12 @@ cdef void cursor_begin(cursor_t *cursor, const pool_t *pool, const char *key,
 cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
               cursor_t *cursor) noexcept nogil
 
-# Reserves the backend at `index` for a session that it keeps: True when it is there for it (up, or
-# drained by hand or by weight 0, which keep their sessions) and below its limit. The cursor will
-# not give it again. False: pick another one.
-cdef bint pick_this(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
-                    cursor_t *cursor, int index) noexcept nogil
+# Reserves the backend at `index` for a session that it keeps: returns `index` when it is there for
+# it (up, or drained by hand or by weight 0, which keep their sessions) and below its limit. The
+# cursor will not give it again. Otherwise PICK_FULL when only its limit is in the way, or
+# PICK_NONE: pick another one.
+cdef int pick_this(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
+                   cursor_t *cursor, int index) noexcept nogil
 
 # Gives a reserved place back. Rows, not indexes: the plan may be gone by then.
 cdef void release(picker_t *picker, uint32_t backend_row, uint32_t pool_row) noexcept nogil

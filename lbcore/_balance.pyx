@@ -517,19 +517,19 @@ cdef int pick(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
     return found
 
 
-cdef bint pick_this(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
-                    cursor_t *cursor, int index) noexcept nogil:
+cdef int pick_this(picker_t *picker, const plan_header_t *plan, const pool_t *pool,
+                   cursor_t *cursor, int index) noexcept nogil:
     """Takes no part in turns, bounds or slow start: whoever keeps sessions has them anyway."""
     cdef search_t s
     cdef uint32_t n
     cdef uint8_t state
     if index < 0 or <uint32_t> index >= pool.primary_count + pool.backup_count:
-        return False
+        return PICK_NONE
     if cursor.tried_count >= MAX_TRIED:
-        return False
+        return PICK_NONE
     for n in range(cursor.tried_count):
         if cursor.tried[n] == <uint32_t> index:
-            return False
+            return PICK_NONE
     memset(&s, 0, sizeof(s))
     s.picker = picker
     s.plan = plan
@@ -542,12 +542,12 @@ cdef bint pick_this(picker_t *picker, const plan_header_t *plan, const pool_t *p
     if state != STATE_UP and state != STATE_DRAIN and not (
             load32(&s.live.flags) & POOL_PANIC
             and (state == STATE_DOWN or state == STATE_EJECTED)):
-        return False
+        return PICK_NONE
     if not reserve(&s, <uint32_t> index, 0):
-        return False
+        return PICK_FULL
     cursor.tried[cursor.tried_count] = <uint16_t> index
     cursor.tried_count += 1
-    return True
+    return index
 
 
 cdef void release(picker_t *picker, uint32_t backend_row, uint32_t pool_row) noexcept nogil:
@@ -627,7 +627,8 @@ cdef class Selector:
 
     def pick_this(self, Cursor cursor not None, index: int) -> bool:
         """Takes a place at the backend that keeps a session, if it is there and has one."""
-        return pick_this(&self.picker, self.plan, self.pool(cursor.pool), &cursor.cursor, index)
+        cdef const pool_t *of = self.pool(cursor.pool)
+        return pick_this(&self.picker, self.plan, of, &cursor.cursor, index) >= 0
 
     def release(self, pool: int, index: int) -> None:
         """Gives a place back that :meth:`pick` took."""

@@ -15,7 +15,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from lbcore._access cimport NO_TIME
-from lbcore._balance cimport PICK_NONE, pick, pick_this
+from lbcore._balance cimport PICK_FULL, PICK_NONE, pick, pick_this
 from lbcore._download cimport (
     DOWNLOAD_AGAIN, DOWNLOAD_BAD, DOWNLOAD_CLIENT_GONE, DOWNLOAD_COMPLETE, DOWNLOAD_CUT,
     DOWNLOAD_DONE, DOWNLOAD_HEAD, DOWNLOAD_LOST, DOWNLOAD_NO_ROOM, DOWNLOAD_SWITCH,
@@ -70,7 +70,7 @@ from lbcore._web cimport (
     ORIGIN_BUSY, ORIGIN_CONNECTING, X_ABORT, X_ANSWER, X_BODY, X_BUFFER, X_CHUNKED_OUT,
     X_CLOSE_FRAMED, X_COLLECT, X_CONNECTING, X_CONSUMED, X_COUNTED, X_DONE, X_EXPECT, X_FLUSH,
     X_HEAD_ONLY, X_HTTP_10, X_KEEP_ALIVE, X_LATE, X_ORIGIN_KEEP, X_PAUSED, X_QUEUED, X_SENT,
-    X_STREAM_CHUNKED, X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, http_of, origin_t,
+    X_STAYS, X_STREAM_CHUNKED, X_STREAM_UP, X_TUNNEL, X_UPGRADE, X_UP_DONE, http_of, origin_t,
     pool_http_of, pool_of, route_counters, route_of,
 )
 from lbcore.includes.linux cimport AF_UNIX, EPOLLERR, EPOLLHUP, EPOLLOUT, sockaddr
@@ -332,6 +332,7 @@ cdef void upload_failed(loop_t *loop, web_t *web, exchange_t *x, int result) noe
 cdef void search(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """The first look for a backend: the one that a cookie names, else by the algorithm."""
     cdef const pool_t *pool = pool_of(x)
+    cdef int kept
     if loop.queues[x.seek.pool_row].length:
         queue_poll(loop, x.seek.pool_row)       # who waits comes first
     x.up_framing = BODY_NONE
@@ -339,9 +340,12 @@ cdef void search(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
         x.up_framing = BODY_CHUNKED if x.flags & X_STREAM_CHUNKED else BODY_LENGTH
     x.seek.deadline = loop.now + pool.connect_budget
     if x.sticky >= 0:
-        if pick_this(&loop.picker, x.seek.plan.image, pool, &x.seek.cursor, x.sticky):
-            dispatch(loop, web, x, seek_judge(loop, &x.seek, x.sticky))
+        kept = pick_this(&loop.picker, x.seek.plan.image, pool, &x.seek.cursor, x.sticky)
+        if kept >= 0:
+            dispatch(loop, web, x, seek_judge(loop, &x.seek, kept))
             return
+        if kept == PICK_FULL:
+            x.flags |= X_STAYS          # full for a moment is no reason to lose a session
         x.sticky = -1
     dispatch(loop, web, x, seek(loop, &x.seek))
 
@@ -689,11 +693,11 @@ cdef bint wants_stream(web_t *web, const char *base) noexcept nogil:
 
 
 cdef uint32_t sticky_field(exchange_t *x, const facts_t *facts, char *out) noexcept nogil:
-    """Set-Cookie for a client that was not with this backend yet."""
+    """Set-Cookie for a client that was not with this backend yet, and has no other to return to."""
     cdef const pool_http_t *http = pool_http_of(x)
     cdef uint32_t size = 12 + http.cookie.size + 1 + STICKY_VALUE + http.cookie_attributes.size + 2
     if (http.sticky != STICKY_INSERT or x.sticky == <int16_t> x.seek.backend
-            or size > COOKIE_ROOM):
+            or x.flags & X_STAYS or size > COOKIE_ROOM):
         return 0
     memcpy(out, b"Set-Cookie: ", 12)
     size = 12

@@ -85,6 +85,7 @@ cdef enum ExchangeFlag:
     X_LOGGED = 32768
     X_ORIGIN_EOF = 65536        # the response's body is complete
     X_COUNTED = 131072          # its backend counts this request
+    X_STAYS = 262144            # its backend is only full: the cookie that names it stays
 
 ctypedef struct mark_t:         # a piece of the request's head, for the log
     uint32_t at

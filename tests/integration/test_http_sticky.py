@@ -196,7 +196,55 @@ def test_a_drained_backend_keeps_its_sessions_and_gets_no_others(web: HttpLab) -
     assert first not in {Browser(web).get() for _ in range(6)}
 
 
-def test_when_its_backend_is_full_a_client_gets_another(web: HttpLab) -> None:
+def test_when_its_backend_is_full_another_takes_the_request_but_not_the_client(
+    web: HttpLab,
+) -> None:
+    """The session is in that backend's memory: a burst must not end it."""
+    full, free = web.origin(), web.site(naming("free"))
+    web.web(pool(member(full, "full", max_connections=1), member(free.address, "free"),
+                 http=PoolHttpPlan(sticky=INSERT)))
+    browser = Browser(web)
+    browser.jar["lb"] = value_of("full")
+    cookie = f"Cookie: lb={browser.jar['lb']}"
+    holder = web.client(request("GET / HTTP/1.1", cookie))
+    server = web.take(full)
+    server.request()
+    assert browser.get() == "free"
+    assert browser.set == []
+    server.say(reply(b"full"))
+    assert holder.answer().body == b"full"
+    holder.say(request("GET / HTTP/1.1", cookie))
+    server.request()
+    server.say(reply(b"full again"))
+    assert holder.answer().body == b"full again"
+
+
+def test_when_all_are_full_a_client_that_waited_keeps_its_cookie(web: HttpLab) -> None:
+    full, other = web.origin(), web.origin()
+    web.web(pool(member(full, "full", max_connections=1), member(other, "other", max_connections=1),
+                 http=PoolHttpPlan(sticky=INSERT), queue_timeout_ms=20_000))
+    cookie = f"Cookie: lb={value_of('full')}"
+    holders = [web.client(request("GET / HTTP/1.1", f"Cookie: lb={value_of(name)}"))
+               for name in ("full", "other")]
+    servers = [web.take(full), web.take(other)]
+    for server in servers:
+        server.request()
+    waiting = web.client(request("GET / HTTP/1.1", cookie))
+    until(lambda: web.board.pool(0)["waiting"] == 1)
+    servers[1].say(reply(b"held"))
+    assert holders[1].answer().body == b"held"
+    servers[1].request()
+    servers[1].say(reply(b"served"))
+    answer = waiting.answer()
+    assert (answer.body, answer.all("set-cookie")) == (b"served", [])
+    servers[0].say(reply(b"held"))
+    assert holders[0].answer().body == b"held"
+
+
+@pytest.mark.parametrize("state", [BackendState.STATE_DOWN, BackendState.STATE_EJECTED])
+def test_when_its_full_backend_is_down_as_well_a_client_gets_a_new_cookie(
+    web: HttpLab, state: BackendState,
+) -> None:
     full, free = web.origin(), web.site(naming("free"))
     web.web(pool(member(full, "full", max_connections=1), member(free.address, "free"),
                  http=PoolHttpPlan(sticky=INSERT)))
@@ -205,8 +253,9 @@ def test_when_its_backend_is_full_a_client_gets_another(web: HttpLab) -> None:
     holder = web.client(request("GET / HTTP/1.1", f"Cookie: lb={browser.jar['lb']}"))
     server = web.take(full)
     server.request()
+    web.pretend(0, state)
     assert browser.get() == "free"
-    assert len(browser.set) == 1
+    assert len(browser.set) == 1 and browser.jar["lb"] == value_of("free")
     server.say(reply(b"full"))
     assert holder.answer().body == b"full"
 
