@@ -37,7 +37,8 @@ BACKENDS = (
 
 SIZES = st.integers(0, 2**62).map(format_size)
 MEMORY = st.integers(0, 2**31).map(format_size)
-URL_PATHS = st.from_regex(r"/([a-z0-9._~!:|-]{1,4}/?|%7e){0,3}", fullmatch=True)
+URL_PATHS = st.from_regex(r"/([a-z0-9._~!:|-]{1,4}/?|%7e){0,3}", fullmatch=True).filter(
+    lambda path: not {".", ".."} & set(path.split("/")))
 TEMPLATES = st.sampled_from(["", "x", "$$1", "$client_ip", "a ${header.x-a}$host", "${cookie.c}"])
 RULES = st.fixed_dictionaries({}, optional={
     "set": st.dictionaries(st.sampled_from(["X-A", "X-B"]), TEMPLATES, max_size=2),
