@@ -33,6 +33,7 @@ from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.process import Process
 from lbcore.supervisor.settings import settings_of
+from lbcore.supervisor.worker import Identity
 
 Json = dict[str, Any]
 LOOK = 0.05                      # seconds between looks at requests in flight
@@ -101,7 +102,7 @@ class Apps:
         self._hold = hold
         self._strangers = strangers
         self._numbers: dict[str, int] = {}
-        self._owner: int | None = None
+        self._workers = Identity()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.Task[None]] = set()      # of what was never in force
         self._interrupted = asyncio.Event()
@@ -215,7 +216,7 @@ class Apps:
 
     def _specs(self, plan: Plan) -> dict[str, Spec]:
         identity = settings_of(plan).identity
-        self._owner = identity.uid
+        self._workers = identity
         return {pool.name: spec_of(pool, pool.app, self._home, identity)
                 for pool in plan.pools if pool.app is not None}
 
@@ -228,7 +229,7 @@ class Apps:
         self.output.open()
         number = self._numbers[pool] = self._numbers.get(pool, 0) + 1
         generation = Generation(pool, number, spec)
-        around = Surroundings(self._instance, self.output, self._log, self._owner)
+        around = Surroundings(self._instance, self.output, self._log, self._workers)
         for name in spec.plan.names:
             path = server_path(self._instance.runtime_dir, pool, name, number,
                                spec.takes_descriptor)
@@ -445,7 +446,7 @@ class Apps:
         if fd >= 0:
             os.set_inheritable(fd, False)
             sock = socket.socket(fileno=fd)
-        around = Surroundings(self._instance, self.output, self._log, self._owner)
+        around = Surroundings(self._instance, self.output, self._log, self._workers)
         key = (generation.pool, name, generation.number)
         generation.servers[name] = AppServer(around, key, generation.spec, path,
                                              self._server_changed, process, sock)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lbcore.supervisor.instance import MAX_UNIX_PATH, Instance
+from lbcore.supervisor.worker import Identity
 
 PREFIX = "app-"                  # of everything that belongs to servers in the runtime directory
 _OWN = ("s", "sock")             # the server's directory, and its socket in there
@@ -45,16 +46,20 @@ def entry_of(runtime_dir: Path, path: Path) -> str:
     return name
 
 
-def make_directory(instance: Instance, path: Path, uid: int | None) -> None:
-    """The directory in which a server makes the socket of this path. ``uid``: whose process it
-    is, if not ours. Raises OSError."""
+def make_directory(instance: Instance, path: Path, uid: int | None, workers: Identity) -> None:
+    """The directory in which a server makes the socket of this path, as open as it likes: only
+    the group of the workers gets there. ``uid``: whose process it is, if not ours. Raises OSError.
+    """
     remove(instance, path)
-    outer = instance.runtime_dir / entry_of(instance.runtime_dir, path)
-    for directory in (outer, path.parent):
-        directory.mkdir(mode=0o711)
-        directory.chmod(0o711)
+    outer, inner = instance.runtime_dir / entry_of(instance.runtime_dir, path), path.parent
+    outer.mkdir(mode=0o711)
+    outer.chmod(0o711)
+    inner.mkdir(mode=0o700)
+    if workers.gid is not None:
+        os.chown(inner, -1, workers.gid)
+        inner.chmod(0o710)
     if uid is not None:
-        os.chown(path.parent, uid, -1)
+        os.chown(inner, uid, -1)
 
 
 def remove(instance: Instance, path: Path) -> None:

@@ -41,6 +41,7 @@ from lbcore.supervisor.backoff import Backoff
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.process import Process
+from lbcore.supervisor.worker import Identity
 
 PIPE_SIZE = 1 << 20              # of output that a busy pump has not taken yet
 BACKLOG = 2048
@@ -61,12 +62,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all servers of an instance share. ``owner``: who connects, if not the supervisor."""
+    """What all servers of an instance share. ``workers``: as whom those run who connect."""
 
     instance: Instance
     output: Output
     log: Log
-    owner: int | None = None
+    workers: Identity
 
 
 class AppServer:
@@ -214,9 +215,9 @@ class AppServer:
     def _start(self) -> Process:
         spec, instance = self.spec, self.around.instance
         if spec.takes_descriptor and self.sock is None:
-            self.sock = listening_socket(instance, self.path, self.around.owner)
+            self.sock = listening_socket(instance, self.path, self.around.workers.uid)
         if not spec.takes_descriptor:
-            make_directory(instance, self.path, spec.uid)
+            make_directory(instance, self.path, spec.uid, self.around.workers)
         fd = self.sock.fileno() if self.sock is not None else -1
         mark = Mark(str(instance.runtime_dir), *self.key, spec.takes_descriptor, spec.fingerprint,
                     os.geteuid() if spec.uid is None else spec.uid)

@@ -381,6 +381,27 @@ def test_the_application_runs_as_its_user(lab: AppsLab, server: str) -> None:
     assert lab.get().split()[-1] == "65534"
 
 
+@pytest.mark.parametrize("server", ["gunicorn", "granian"])
+def test_workers_reach_an_application_of_another_user_and_nobody_else_does(
+    lab: AppsLab, server: str
+) -> None:
+    python = python_of_everybody()
+    lab.directory.chmod(0o755)
+    lab.app(f'wsgi = "wsgi_app:app"\nserver = "{server}"\nuser = "nobody"\npython = "{python}"\n'
+            f'env = {{ PYTHONPATH = "{sysconfig.get_path("purelib")}" }}')
+    text = lab.config.read_text().replace("[lbcore]\n", '[lbcore]\nuser = "daemon"\n')
+    lab.config.write_text(text)
+    lab.start()
+    assert lab.get().split()[-1] == "65534"
+    (path,) = [path for path in lab.runtime_dir.rglob("*") if path.name.startswith(("app-", "sock"))
+               and path.is_socket()]
+    tried = subprocess.run(
+        [python, "-c", f"import socket; socket.socket(socket.AF_UNIX).connect({str(path)!r})"],
+        user="games", group="games", extra_groups=[], capture_output=True, text=True, check=False,
+        cwd="/")
+    assert "PermissionError" in tried.stderr
+
+
 def test_a_server_that_is_not_installed_is_named_with_the_remedy(lab: AppsLab) -> None:
     lab.app('wsgi = "wsgi_app:app"\npython = "/usr/bin/python3"')
     lab.start()

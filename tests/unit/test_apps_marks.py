@@ -16,6 +16,7 @@ from lbcore.supervisor.apps_marks import KEY_NAME, MARK, Mark, find_servers, for
 from lbcore.supervisor.apps_place import entry_of, make_directory, remove, server_path
 from lbcore.supervisor.instance import MAX_UNIX_PATH, Instance
 from lbcore.supervisor.process import began_at
+from lbcore.supervisor.worker import Identity
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -174,7 +175,7 @@ def test_a_link_is_removed_and_not_what_it_leads_to(instance: Instance) -> None:
 def test_a_server_has_a_directory_that_goes_with_it(instance: Instance) -> None:
     path = server_path(instance.runtime_dir, "web", "app", 1, False)
     for _ in range(2):                   # one that was left behind is no obstacle
-        make_directory(instance, path, None)
+        make_directory(instance, path, None, Identity())
         path.touch()
     remove(instance, path)
     assert list(instance.runtime_dir.iterdir()) == []
@@ -183,7 +184,9 @@ def test_a_server_has_a_directory_that_goes_with_it(instance: Instance) -> None:
 @AS_ROOT
 def test_a_server_owns_its_directory_and_not_what_it_stands_in(instance: Instance) -> None:
     path = server_path(instance.runtime_dir, "web", "app", 1, False)
-    make_directory(instance, path, NOBODY)
+    make_directory(instance, path, NOBODY, Identity(2, 2))
+    found = path.parent.stat()
+    assert (found.st_gid, found.st_mode & 0o777) == (2, 0o710)     # for workers to pass
     owners = [directory.stat().st_uid for directory in (path.parent, path.parent.parent)]
     assert owners == [NOBODY, 0]
     os.chown(path.parent.parent, NOBODY, -1)
