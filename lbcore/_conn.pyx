@@ -20,7 +20,7 @@ from lbcore._exchange cimport (
     exchange_abort, exchange_begin, exchange_client, exchange_found, exchange_free, exchange_look,
     exchange_new, exchange_origin, exchange_refuse, exchange_timeout, exchange_work,
 )
-from lbcore._message cimport date_write, response_write
+from lbcore._message cimport date_write
 from lbcore._http1 cimport request_parse
 from lbcore._loop cimport (
     INPUT, SEEK_EXCHANGE, TAG_CONN, TIMER_CONN, clock_us, epoll_add, listener_counters, relative,
@@ -38,8 +38,9 @@ from lbcore._relay cimport (
 )
 from lbcore._scoreboard cimport (
     END_CLIENT_GONE, END_CLIENT_IDLE, END_CLIENT_RESET, END_INTERNAL, END_NORMAL,
-    END_PROXY_MALFORMED, END_PROXY_TIMEOUT, END_SHUTDOWN, END_SOURCE_LIMIT, HTTP_BAD_REQUEST,
-    HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_SHUTDOWN, MAX_BACKENDS, MAX_POOLS, source_remove,
+    END_PROXY_MALFORMED, END_PROXY_TIMEOUT, END_SERVER_IDLE, END_SHUTDOWN, END_SOURCE_LIMIT,
+    HTTP_BAD_REQUEST, HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_SHUTDOWN, HTTP_TUNNEL_IDLE,
+    MAX_BACKENDS, MAX_POOLS, source_remove,
 )
 from lbcore._seek cimport close_socket, plan_release, share_descriptors
 from lbcore._session cimport session_tunnel
@@ -625,19 +626,10 @@ cdef bint settled(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
 cdef void become_tunnel(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
     """The backend agreed to another protocol: from here on bytes are relayed as they are."""
     cdef exchange_t *x = conn.exchange
-    cdef buffer_t *down
-    cdef uint32_t size, extra
-    size = response_write(&web.facts, &web.reply, web.tunnel_data, 0, 0, 0, NULL, 0, web.output,
-                          web.output_room)
-    extra = <uint32_t> x.down_left - web.reply.size
-    down = buffer_take(&loop.relay, SCRATCH) if size and size + extra <= SCRATCH else NULL
-    if down != NULL:
-        memcpy(buffer_data(down), web.output, size)
-        memcpy(buffer_data(down) + size, web.tunnel_data + web.reply.size, extra)
-        down.end = size + extra
-    if down == NULL or not session_tunnel(loop, conn, x, down):
-        if down != NULL:
-            buffer_give(&loop.relay, down)
+    cdef buffer_t *down = x.answer      # what the client hears first
+    x.answer = NULL
+    if not session_tunnel(loop, conn, x, down):
+        buffer_give(&loop.relay, down)
         x.state = X_ABORT
         x.reason = HTTP_INTERNAL
         exchange_free(loop, web, x)
@@ -657,7 +649,10 @@ cdef void tunnel_ended(loop_t *loop, void *exchange, int reason) noexcept nogil:
     cdef exchange_t *x = <exchange_t *> exchange
     cdef conn_t *conn = x.conn
     cdef web_t *web = <web_t *> loop.web
-    x.reason = HTTP_SHUTDOWN if reason == END_SHUTDOWN else 0
+    if reason == END_SHUTDOWN:
+        x.reason = HTTP_SHUTDOWN
+    elif reason == END_CLIENT_IDLE or reason == END_SERVER_IDLE:
+        x.reason = HTTP_TUNNEL_IDLE
     exchange_free(loop, web, x)
     conn.exchange = NULL
     conn_forget(loop, web, conn)

@@ -85,6 +85,7 @@ cpdef enum HttpEnd:
     HTTP_SHUTDOWN = 19
     HTTP_INTERNAL = 20          # 500, 503: no memory, descriptor or disk
     HTTP_SOURCE_LIMIT = 21      # connection refused: too many from this address
+    HTTP_TUNNEL_IDLE = 22       # a tunnel in which nothing moved for too long
     HTTP_ENDS = 24
 
 ctypedef struct backend_live_t:     # 32 bytes, two to a cache line

@@ -57,6 +57,7 @@ class HttpEnd(IntEnum):
     HTTP_SHUTDOWN = 19
     HTTP_INTERNAL = 20
     HTTP_SOURCE_LIMIT = 21
+    HTTP_TUNNEL_IDLE = 22
     HTTP_ENDS = 24
 
 class PoolFlag(IntFlag):

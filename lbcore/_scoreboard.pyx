@@ -157,7 +157,7 @@ HTTP_END_NAMES = (
     "ok", "bad_request", "head_timeout", "too_large", "denied", "unauthorized", "limited",
     "no_backend", "queue_timeout", "queue_full", "connect_failed", "connect_timeout",
     "empty_answer", "bad_answer", "first_byte", "total", "answer_cut", "client_gone",
-    "client_slow", "shutdown", "internal", "source_limit",
+    "client_slow", "shutdown", "internal", "source_limit", "tunnel_idle",
 )
 STATUS_NAMES = ("none", "1xx", "2xx", "3xx", "4xx", "5xx")
 STATE_NAMES = ("up", "down", "ejected", "drain", "gone")
