@@ -347,6 +347,7 @@ def test_silence_of_both_ends_ends_it(site: Site) -> None:
         for end in (client, server):
             with contextlib.suppress(ConnectionResetError):
                 assert end.recv(1) == b""
+    assert site.line(tunnel=True, reason="tunnel_idle")["status"] == 101
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
