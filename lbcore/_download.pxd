@@ -22,7 +22,8 @@ cdef int download_head(loop_t *loop, web_t *web, exchange_t *x, char **data,
                        size_t *size) noexcept nogil
 
 # Sends the head, of `size` bytes in web.output, and what of the body is there already: `extra`
-# bytes at `body`. Sets down_left, decodes, frames.
+# bytes at `body`. Sets down_left, decodes, frames. DOWNLOAD_BAD: they are no such body, and nothing
+# was sent.
 cdef int download_begin(loop_t *loop, web_t *web, exchange_t *x, unsigned size, char *body,
                         size_t extra) noexcept nogil
 

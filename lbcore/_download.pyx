@@ -35,6 +35,7 @@ from lbcore.includes.linux cimport EAGAIN, EINTR, EPOLLOUT, errno, recv, ssize_t
 cdef enum:
     TURN_BUDGET = 1 << 20       # bytes of one body before others get their turn
     MAX_REPLY = 65536           # a response's head
+    MAX_AGREED = 49152          # to an upgrade, with what is behind it: fits a buffer as rewritten
     MAX_TRAILERS = 16384
     SHORT_BODY = 4096
     INTERIMS = 32               # 1xx responses before the one that counts
@@ -182,7 +183,9 @@ cdef int download_head(loop_t *loop, web_t *web, exchange_t *x, char **data,
     cdef int result
     while x.origin.end.flags & READABLE:
         # No more than fits behind what is here already.
-        room = MAX_REPLY - x.answer.end if x.answer != NULL else web.input.size
+        room = MAX_AGREED if x.flags & X_UPGRADE else MAX_REPLY
+        if x.answer != NULL:
+            room -= x.answer.end
         if room == 0:
             return DOWNLOAD_BAD
         result = read_origin(loop, web, x, room, &got)
@@ -297,7 +300,7 @@ cdef int pass_on(loop_t *loop, web_t *web, exchange_t *x, uint32_t head, char *b
     if x.down_framing == BODY_CHUNKED:
         decoded = chunked_decode(&x.down_chunked, body, size, &used, &made)
         if decoded == CHUNKED_BAD:
-            return DOWNLOAD_CUT
+            return DOWNLOAD_BAD if head else DOWNLOAD_CUT
     if made and x.flags & X_CHUNKED_OUT:
         framed = chunk_head(<uint32_t> made, web.output + head)
         result = say(loop, x, web.output, head + framed, body, <uint32_t> made, b"\r\n", 2)

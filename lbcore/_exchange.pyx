@@ -46,7 +46,8 @@ from lbcore._plan cimport (
 from lbcore._proxy cimport proxy_build
 from lbcore._record cimport exchange_record
 from lbcore._relay cimport (
-    FAILED, FIN, OUT_ARMED, READABLE, WRITABLE, buffer_give, flow_drop, note_events,
+    FAILED, FIN, OUT_ARMED, READABLE, SCRATCH, WRITABLE, buffer_data, buffer_give, buffer_t,
+    buffer_take, flow_drop, note_events,
 )
 from lbcore._request cimport focus, know_local, refocus, request_begin, verdict_t
 from lbcore._scoreboard cimport (
@@ -644,21 +645,60 @@ cdef void read_answer(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     if result == DOWNLOAD_HEAD:
         begin_response(loop, web, x, data, size)
     elif result == DOWNLOAD_SWITCH:
-        # The connection makes it one: web.reply and web.input hold the rest.
-        x.state = X_TUNNEL
-        x.status = 101
-        x.down_left = size
-        web.tunnel_data = data
+        agree(loop, web, x, data, size)
     elif result == DOWNLOAD_LOST:
         lost(loop, web, x)
     elif result == DOWNLOAD_BAD:
-        backend_counters(loop, x.seek.backend_row).status[0] += 1
-        suspect(loop, x.seek.backend_row)
-        answer(loop, web, x, 502, HTTP_BAD_ANSWER, 0)
+        bad_answer(loop, web, x)
     elif result == DOWNLOAD_CLIENT_GONE:
         exchange_abort(loop, web, x, HTTP_CLIENT_GONE)
     elif result == DOWNLOAD_NO_ROOM:
         answer(loop, web, x, 503, HTTP_INTERNAL, 0)
+
+
+cdef void bad_answer(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
+    """What the backend says is no response, and nothing of it went to the client."""
+    backend_counters(loop, x.seek.backend_row).status[0] += 1
+    suspect(loop, x.seek.backend_row)
+    answer(loop, web, x, 502, HTTP_BAD_ANSWER, 0)
+
+
+cdef void agree(loop_t *loop, web_t *web, exchange_t *x, const char *data,
+                size_t total) noexcept nogil:
+    """The backend agreed to another protocol: the connection makes a tunnel of this.
+
+    What the client hears first is put together now, as others come before that: interim responses
+    that it has not taken yet, the head, and what came behind it.
+    """
+    cdef uint32_t size = response_write(
+        &web.facts, &web.reply, data, 0, 0, 0, NULL, 0, web.output, web.output_room)
+    cdef size_t extra = total - web.reply.size
+    cdef buffer_t *first = buffer_take(&loop.relay, SCRATCH)
+    cdef buffer_t *piece
+    if (first == NULL or size == 0 or x.over != NULL or x.down.in_file
+            or x.down.size + size + extra > first.size):
+        if first != NULL:
+            buffer_give(&loop.relay, first)
+        answer(loop, web, x, 503, HTTP_INTERNAL, 0)
+        return
+    piece = x.down.head
+    while piece != NULL:
+        append(first, buffer_data(piece) + piece.start, piece.end - piece.start)
+        piece = piece.next
+    append(first, web.output, size)
+    append(first, data + web.reply.size, extra)
+    if x.down.size:
+        spool_drop(&loop.relay, &x.down)
+    if x.answer != NULL:
+        buffer_give(&loop.relay, x.answer)
+    x.answer = first
+    x.state = X_TUNNEL
+    x.status = 101
+
+
+cdef inline void append(buffer_t *buffer, const char *data, size_t size) noexcept nogil:
+    memcpy(buffer_data(buffer) + buffer.end, data, size)
+    buffer.end += <uint32_t> size
 
 
 cdef void judge(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
@@ -741,7 +781,7 @@ cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
     cdef uint64_t length = reply.length
     cdef int framing = reply.framing
     cdef char cookie[COOKIE_ROOM]
-    cdef int index
+    cdef int index, result
     judge(loop, web, x)
     if route.retry_statuses and has_bit(route.retry_statuses, reply.status) and may_retry(web, x):
         index = pick(&loop.picker, x.seek.plan.image, pool_of(x), &x.seek.cursor)
@@ -751,7 +791,8 @@ cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
         if index >= 0:
             again(loop, web, x, index)
             return
-        # Nobody else to ask: this answer is better than none.
+        # Nobody else to ask: this answer is better than none, and costs nothing.
+        web.budgets[x.seek.pool_row] -= RETRY_COST
     if pool_http_of(x).sticky == STICKY_LEARN:
         learn(loop, web, x, data)
     x.status = reply.status
@@ -789,9 +830,12 @@ cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, char *data,
     if size == 0:
         answer(loop, web, x, 502, HTTP_BAD_ANSWER, 0)
         return
+    result = download_begin(loop, web, x, size, data + reply.size, total - reply.size)
+    if result == DOWNLOAD_BAD:
+        bad_answer(loop, web, x)
+        return
     x.state = X_BODY
-    received(loop, web, x, download_begin(
-        loop, web, x, size, data + reply.size, total - reply.size))
+    received(loop, web, x, result)
 
 
 cdef void received(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:

@@ -107,7 +107,8 @@ ctypedef struct exchange_t:
     flow_t down_flow
     chunked_t up_chunked
     chunked_t down_chunked
-    buffer_t *answer            # a response head, or trailers, that are not complete yet
+    buffer_t *answer            # a response head, or trailers, that are not complete yet;
+                                # X_TUNNEL: what the client hears first
     buffer_t *tail              # the request's trailers that are not complete yet
     uint64_t replayed           # bytes of `body` that were sent
     uint64_t body_size          # of the request's body read so far, without framing
@@ -216,7 +217,6 @@ ctypedef struct web_t:
     head_t head                 # the request that is being looked at
     head_t reply                # the response
     exchange_t *current         # whose request is in `head` and `facts`
-    char *tunnel_data           # X_TUNNEL: the head of the 101, and what came behind it
     facts_t facts
 
 # ---- what of the plan concerns an exchange -----------------------------------------------------

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from lbcore._scoreboard import BackendState
-from lbcore.config.plan import PoolHttpPlan, PoolPlan
+from lbcore.config.plan import FieldPlan, PoolHttpPlan, PoolPlan, Segment
 from tests.support.http_lab import HttpLab, Wire, blob, chunks, http_lab, reply, request, sent
 from tests.support.relay_lab import PATIENCE, Origin, is_quiet, member, pool, until
 
@@ -396,3 +396,69 @@ def test_as_many_hints_as_allowed_are_followed_by_the_answer(web: HttpLab) -> No
     server.say(*[b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"] * 32, reply(b"x"))
     answer = client.answer()
     assert (len(answer.interim), answer.status, answer.body) == (32, 200, b"x")
+
+
+# ---- bodies that are none ----------------------------------------------------------------------
+
+@pytest.mark.parametrize("body", [b"z\r\n", b"5\r\nhelloX", b"5\r\nhello\r\n-1\r\n"])
+def test_body_that_is_malformed_from_the_start_is_a_502(web: HttpLab, body: bytes) -> None:
+    """Nothing has gone to the client yet, so there is no need to cut it off."""
+    origin = web.origin()
+    web.web(pool(origin))
+    client, server, _ = web.pair(origin, GET)
+    server.say(reply(body, "Transfer-Encoding: chunked", length=False))
+    answer = client.answer()
+    assert (answer.status, answer.closes) == (502, False)
+    web.expect_http(bad_answer=1)
+    assert server.end() == "reset"
+    client.say(GET)
+    fresh = web.take(origin)
+    fresh.request()
+    fresh.say(reply(b"x"))
+    assert client.answer().body == b"x"
+
+
+# ---- agreeing to another protocol --------------------------------------------------------------
+
+ASK = request("GET / HTTP/1.1", "Connection: Upgrade", "Upgrade: echo")
+AGREE = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n"
+
+
+def test_agreement_does_not_overtake_hints_that_a_slow_client_has_not_taken(web: HttpLab) -> None:
+    origin = web.origin()
+    web.web(pool(origin), kind="unix")
+    client, server, _ = web.pair(origin, ASK)
+    before = web.seat["buffers"]
+    hints = 0
+    while web.seat["buffers"] == before:
+        server.say(b"HTTP/1.1 103 Early Hints\r\nLink: </%d>, %b\r\n\r\n"
+                   % (hints, b"l" * 12_000))
+        web.let_turn()
+        hints += 1
+    server.say(AGREE, b"hello")
+    web.let_turn()
+    answer = client.answer()
+    assert answer.status == 101
+    assert [(hint.get("link") or "").split(",")[0] for hint in answer.interim] == [
+        f"</{number}>" for number in range(hints)]
+    assert client.exactly(5) == b"hello"
+    client.say(b"ping")
+    assert server.exactly(4) == b"ping"
+
+
+@pytest.mark.parametrize("cut", [0, 30])
+def test_agreement_with_much_behind_it_makes_a_tunnel(web: HttpLab, cut: int) -> None:
+    """The head that the client gets is longer, and with what came behind it still one buffer."""
+    origin = web.origin()
+    web.web(pool(origin), route={"response_fields": (
+        FieldPlan("set", "X-Long", (Segment("text", "l" * 4000),)),)})
+    client, server, _ = web.pair(origin, ASK)
+    if cut:
+        server.say(AGREE[:cut])
+        web.let_turn()
+    with web.asleep():
+        sender = sent(server, AGREE[cut:] + LARGE[:1 << 20], 2 << 20)
+        sender.join(0.1)
+    assert client.answer().status == 101
+    assert client.exactly(1 << 20) == LARGE[:1 << 20]
+    sender.join()
