@@ -252,6 +252,27 @@ def test_answer_to_be_retried_is_passed_on_when_nobody_else_can_be_asked(
     web.expect_http(ok=1)
 
 
+def test_retries_that_nobody_could_take_leave_their_budget_alone(web: HttpLab) -> None:
+    """A budget is 10 retries at once; 15 answers were passed on for want of another backend."""
+    one, two = web.origin(), web.origin()
+    web.web(pool(member(one, max_connections=1), two, http=PoolHttpPlan(retry_share=0.001)),
+            route={"retry_statuses": (503,)})
+    web.pretend(1, BackendState.STATE_DOWN)
+    busy = reply(b"busy", status="503 Service Unavailable")
+    client, server, _ = web.pair(one, GET)
+    for _ in range(15):
+        server.say(busy)
+        assert client.answer().status == 503
+        client.say(GET)
+        server.request()
+    web.pretend(1, BackendState.STATE_UP)
+    server.say(busy)
+    other = web.take(two)
+    other.request()
+    other.say(reply(b"fine"))
+    assert client.answer().body == b"fine"
+
+
 # ---- no room for temporary files ---------------------------------------------------------------
 
 LARGE = blob(24 << 20)
