@@ -16,7 +16,7 @@ from lbcore._http1 cimport (
     trailers_parse,
 )
 from lbcore._loop cimport TAG_ORIGIN, clock_us, epoll_change, listener_counters, relative, INPUT
-from lbcore._loop cimport backend_counters
+from lbcore._loop cimport NOTICE_SPOOL, backend_counters
 from lbcore._message cimport trailers_write
 from lbcore._plan cimport route_t
 from lbcore._relay cimport (
@@ -223,6 +223,7 @@ cdef int upload_collect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
             return UPLOAD_TOO_LARGE
         if made and spool_put(&loop.relay, &x.body, data, <uint32_t> made,
                               route.request_memory) != SPOOL_OK:
+            loop.notices |= NOTICE_SPOOL
             return UPLOAD_NO_ROOM
         if result == CHUNKED_LAST:
             result = end_of_chunks(loop, web, x, data + taken, <uint32_t> (got - <ssize_t> taken))

@@ -20,7 +20,7 @@ import pytest
 from lbcore._scoreboard import BackendState
 from lbcore.config.plan import FieldPlan, PoolHttpPlan, PoolPlan, Segment
 from tests.support.http_lab import HttpLab, Wire, blob, chunks, http_lab, reply, request, sent
-from tests.support.relay_lab import PATIENCE, Origin, is_quiet, member, pool, until
+from tests.support.relay_lab import PATIENCE, Origin, is_quiet, member, pool, unsent, until
 
 GET = request()
 POST = request("POST / HTTP/1.1", body=b"order")
@@ -342,6 +342,19 @@ def test_slow_client_gets_all_of_what_no_disk_takes(
     web.expect_http(ok=1)
 
 
+def test_upload_that_no_disk_takes_is_a_503_and_a_word_in_the_log(crowded: HttpLab) -> None:
+    web, origin = crowded, crowded.origin()
+    web.web(pool(origin))
+    client = web.client()
+    sender = sent(client, request("POST / HTTP/1.1", body=LARGE[:2 << 20]))
+    assert client.answer("POST").status == 503
+    said = web.worker.receive()
+    assert (said["op"], said["event"]) == ("log", "spool_failed")
+    assert origin.nobody_came(0.02)
+    sender.join()
+    web.expect_http(internal=1)
+
+
 # ---- heads in pieces ---------------------------------------------------------------------------
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
@@ -368,7 +381,7 @@ def test_head_in_two_pieces_with_a_large_body_behind_it_is_a_good_answer(
         assert (answer.status, answer.body == body) == (200, True), cut
         assert answer.get("content-security-policy") == "p" * 2000
         sender.join()
-    assert web.http_ended() == {"ok": 12}
+    web.expect_http(ok=12)
 
 
 def test_head_in_three_pieces_behind_an_early_hint_is_a_good_answer(web: HttpLab) -> None:
@@ -449,13 +462,16 @@ def test_agreement_does_not_overtake_hints_that_a_slow_client_has_not_taken(web:
     origin = web.origin()
     web.web(pool(origin), kind="unix")
     client, server, _ = web.pair(origin, ASK)
+    web.let_turn()
     before = web.seat["buffers"]
     hints = 0
     while web.seat["buffers"] == before:
         server.say(b"HTTP/1.1 103 Early Hints\r\nLink: </%d>, %b\r\n\r\n"
                    % (hints, b"l" * 12_000))
+        until(lambda: unsent(server.sock) == 0)
         web.let_turn()
         hints += 1
+    assert hints > 1
     server.say(AGREE, b"hello")
     web.let_turn()
     answer = client.answer()
