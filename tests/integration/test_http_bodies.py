@@ -99,7 +99,7 @@ def test_bodies_of_every_size_arrive_as_they_were_sent(web: HttpLab, way: str, u
     for size in SIZES:
         ask(client, up, "length", size, 5)
         ask(client, up, "chunked", 5, size)
-    assert web.http_ended() == {"ok": 5 * len(SIZES)}
+    web.expect_http(ok=5 * len(SIZES))
 
 
 @pytest.mark.parametrize("pipes", [0, 64])
@@ -115,7 +115,7 @@ def test_large_bodies_arrive_with_and_without_pipes(web: HttpLab, pipes: int) ->
         thread.start()
     for thread in threads:
         thread.join()
-    assert web.http_ended() == {"ok": 8}
+    web.expect_http(ok=8)
 
 
 @pytest.mark.parametrize("kind", ["unix", "tcp6"])
