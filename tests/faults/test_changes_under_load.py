@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import struct
 import time
@@ -126,6 +127,8 @@ def test_long_lived_connections_outlive_20_reloads_in_the_same_processes_and_mem
     lb.write()
     lb.start()
     before = lb.processes()
+    # AddressSanitizer keeps what Python gives back, to see whether it is used again.
+    keeping = {lb.pid} if os.environ.get("LBCORE_SANITIZE") else set()
     three = [*lb.pool["backends"], *backends.echo(1)]
     with LongLived(lb.address) as clients, Load(lb.address) as load:
         for number in range(20):
@@ -138,7 +141,7 @@ def test_long_lived_connections_outlive_20_reloads_in_the_same_processes_and_mem
         assert len(clients.socks) == 400
         assert clients.ask() == []
         assert lb.processes() == before
-        grown = {pid: resident(pid) - memory[pid] for pid in before}
+        grown = {pid: resident(pid) - memory[pid] for pid in before if pid not in keeping}
         assert max(grown.values()) < 2 * MIB, grown
         load.expect_no_failure()
         assert clients.ask() == []
