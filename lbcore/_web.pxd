@@ -107,8 +107,7 @@ ctypedef struct exchange_t:
     flow_t down_flow
     chunked_t up_chunked
     chunked_t down_chunked
-    buffer_t *answer            # a response head, or trailers, that are not complete yet;
-                                # X_TUNNEL: what the client hears first
+    buffer_t *answer            # a response head or trailers, not complete; what opens a tunnel
     buffer_t *tail              # the request's trailers that are not complete yet
     uint64_t replayed           # bytes of `body` that were sent
     uint64_t body_size          # of the request's body read so far, without framing
