@@ -166,8 +166,10 @@ def test_a_link_is_removed_and_not_what_it_leads_to(instance: Instance) -> None:
     victim = instance.runtime_dir.parent / "victim"
     (victim / "s").mkdir(parents=True)
     (victim / "s" / "sock").touch()
-    (instance.runtime_dir / "app-web-app.1.d").symlink_to(victim)
-    remove(instance, server_path(instance.runtime_dir, "web", "app", 1, False))
+    path = server_path(instance.runtime_dir, "web", "app", 1, False)
+    entry = path.relative_to(instance.runtime_dir).parts[0]     # a long path makes it a short name
+    (instance.runtime_dir / entry).symlink_to(victim)
+    remove(instance, path)
     assert (victim / "s" / "sock").exists()
     assert list(instance.runtime_dir.iterdir()) == []
 
