@@ -21,6 +21,18 @@ cdef enum DownloadResult:
 cdef int download_head(loop_t *loop, web_t *web, exchange_t *x, char **data,
                        size_t *size) noexcept nogil
 
+# Keeps the head that is at `data` in exchange.answer, until some of its body is here. False: no
+# memory.
+cdef bint download_keep_head(loop_t *loop, exchange_t *x, const char *data,
+                             size_t size) noexcept nogil
+
+# The first read behind a head that was kept: parses that again, into web.reply. DOWNLOAD_HEAD:
+# `size` bytes of the body are in web.input.
+cdef int download_behind_head(loop_t *loop, web_t *web, exchange_t *x, size_t *size) noexcept nogil
+
+# web.reply is the head that was kept.
+cdef void download_parse_kept(web_t *web, exchange_t *x) noexcept nogil
+
 # Sends the head, of `size` bytes in web.output, and what of the body is there already: `extra`
 # bytes at `body`. Sets down_left, decodes, frames. DOWNLOAD_BAD: they are no such body, and nothing
 # was sent.

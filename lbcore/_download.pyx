@@ -234,6 +234,33 @@ cdef int download_head(loop_t *loop, web_t *web, exchange_t *x, char **data,
     return DOWNLOAD_LOST if x.origin.end.flags & FAILED else DOWNLOAD_WAIT
 
 
+cdef bint download_keep_head(loop_t *loop, exchange_t *x, const char *data,
+                             size_t size) noexcept nogil:
+    if x.answer != NULL:
+        return True             # it came in pieces, and is there already
+    return keep_answer(loop, x, data, size)
+
+
+cdef int download_behind_head(loop_t *loop, web_t *web, exchange_t *x,
+                              size_t *size) noexcept nogil:
+    cdef ssize_t got = 0
+    cdef int result = DOWNLOAD_WAIT
+    if x.origin.end.flags & READABLE:
+        result = read_origin(loop, web, x, web.input.size - FRAMING, &got)
+    if result == DOWNLOAD_WAIT:
+        return DOWNLOAD_LOST if x.origin.end.flags & FAILED else DOWNLOAD_WAIT
+    if result < 0 or got == 0:
+        return DOWNLOAD_LOST
+    size[0] = <size_t> got
+    download_parse_kept(web, x)
+    return DOWNLOAD_HEAD
+
+
+cdef void download_parse_kept(web_t *web, exchange_t *x) noexcept nogil:
+    response_parse(&web.reply, buffer_data(x.answer), x.answer.end, 0, MAX_REPLY, MAX_FIELDS,
+                   x.method)
+
+
 cdef void memmove_front(buffer_t *buffer, uint32_t size) noexcept nogil:
     cdef char *data = buffer_data(buffer)
     cdef uint32_t i, skipped = buffer.end - size

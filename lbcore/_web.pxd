@@ -86,6 +86,7 @@ cdef enum ExchangeFlag:
     X_ORIGIN_EOF = 65536        # the response's body is complete
     X_COUNTED = 131072          # its backend counts this request
     X_STAYS = 262144            # its backend is only full: the cookie that names it stays
+    X_HEAD_KEPT = 524288        # the response's head is in `answer` until some of its body is here
 
 ctypedef struct mark_t:         # a piece of the request's head, for the log
     uint32_t at
@@ -107,7 +108,7 @@ ctypedef struct exchange_t:
     flow_t down_flow
     chunked_t up_chunked
     chunked_t down_chunked
-    buffer_t *answer            # a response head or trailers, not complete; what opens a tunnel
+    buffer_t *answer            # a response head (see X_HEAD_KEPT), trailers; what opens a tunnel
     buffer_t *tail              # the request's trailers that are not complete yet
     uint64_t replayed           # bytes of `body` that were sent
     uint64_t body_size          # of the request's body read so far, without framing

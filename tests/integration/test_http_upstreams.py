@@ -256,6 +256,86 @@ def test_answer_that_has_begun_is_never_replaced(web: HttpLab) -> None:
     assert one.nobody_came(0.05) and two.nobody_came(0.05)
 
 
+HEAD_ALONE = reply(b"", "Content-Length: 10", length=False)
+CHUNKED_HEAD_ALONE = reply(b"", "Transfer-Encoding: chunked", length=False)
+
+
+@pytest.mark.parametrize("head", [HEAD_ALONE, CHUNKED_HEAD_ALONE], ids=["length", "chunked"])
+def test_head_without_any_of_its_body_is_no_answer_yet(web: HttpLab, head: bytes) -> None:
+    one, two = web.origin(), web.origin()
+    web.web(pool(one, two))
+    client = web.client(GET)
+    origin, other = (two, one) if one.nobody_came(0.2) else (one, two)
+    server = web.take(origin)
+    server.request()
+    server.say(head)
+    server.close()
+    served(web.take(other), b"whole")
+    assert client.answer().body == b"whole"
+    assert not client.kept
+    web.expect_http(ok=1)
+
+
+def test_head_without_any_of_its_body_is_502_for_what_must_not_be_sent_twice(
+    web: HttpLab,
+) -> None:
+    one, two = web.origin(), web.origin()
+    web.web(pool(one, two))
+    client = web.client(POST)
+    origin = two if one.nobody_came(0.2) else one
+    server = web.take(origin)
+    server.request()
+    server.say(HEAD_ALONE)
+    server.close()
+    assert client.answer().status == 502
+    assert one.nobody_came(0.05) and two.nobody_came(0.05)
+
+
+@pytest.mark.parametrize("head", [HEAD_ALONE, CHUNKED_HEAD_ALONE], ids=["length", "chunked"])
+def test_head_does_not_wait_for_a_slow_body(web: HttpLab, head: bytes) -> None:
+    origin = web.origin()
+    web.web(pool(origin))
+    client, server, _ = web.pair(origin, GET)
+    server.say(head)
+    assert client.head().status == 200
+    server.close()
+    assert client.cut().how == "reset"
+
+
+def test_head_of_a_streamed_response_does_not_wait_at_all(web: HttpLab) -> None:
+    origin = web.origin()
+    web.web(pool(origin), route={"buffer_response": False})
+    client, server, _ = web.pair(origin, GET)
+    server.say(HEAD_ALONE)
+    server.close()
+    assert client.head().status == 200
+    assert client.cut().how == "reset"
+
+
+def test_head_and_body_that_come_one_after_the_other_reach_the_client_whole(
+    web: HttpLab,
+) -> None:
+    body = blob(300_000)
+    origin = web.origin()
+    web.web(pool(origin))
+    client = web.client()
+    client.say(GET)
+    server = web.take(origin)
+    for size in (1, 10, 4096, 65_536, 70_000, 300_000):
+        server.request()
+        server.say(reply(b"", f"Content-Length: {size}", length=False))
+        web.let_turn()
+        server.say(body[:size])
+        assert client.answer().body == body[:size]
+        client.say(GET)
+    server.request()
+    server.say(CHUNKED_HEAD_ALONE)
+    web.let_turn()
+    server.say(b"5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n")
+    answer = client.answer()
+    assert (answer.body, answer.trailers) == (b"hello", [("X-T", "1")])
+
+
 def busy(wire: Wire) -> bool:
     """Always says 503, with a word of its own."""
     wire.request()
