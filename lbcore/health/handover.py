@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from lbcore.health.model import HealthCounts
 from lbcore.health.states import State
 
 
@@ -30,6 +31,7 @@ class Inherited:
     up_since: float
     ejected_until: float | None
     ramp_since: float | None
+    counts: HealthCounts = field(default_factory=HealthCounts)
 
 
 def read_export(exported: Mapping[str, Any]) -> dict[tuple[str, str], Inherited]:
@@ -66,9 +68,17 @@ def _read_entry(entry: Any) -> Inherited | None:
             up_since=_seconds(entry["up_since"]),
             ejected_until=_maybe_seconds(entry["ejected_until"]),
             ramp_since=_maybe_seconds(entry["ramp_since"]),
+            counts=_counts(entry.get("counts")),
         )
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _counts(entry: Any) -> HealthCounts:
+    """Counts that an earlier version did not have start at zero."""
+    known = entry if isinstance(entry, Mapping) else {}
+    return HealthCounts(**{one.name: max(0, int(known.get(one.name, 0)))
+                           for one in fields(HealthCounts)})
 
 
 def _seconds(value: Any) -> float:

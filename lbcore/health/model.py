@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lbcore.config.plan import Address, BackendPlan, PoolPlan
@@ -43,6 +43,17 @@ class HealthEvent:
     since: float
 
 
+@dataclass(slots=True)
+class HealthCounts:
+    """What has happened to a backend since it is known. Never goes back, also over an upgrade."""
+
+    checks_passed: int = 0
+    checks_failed: int = 0
+    ejections: int = 0
+    withheld: int = 0               # ejections that the pool's share did not allow
+    changes: int = 0                # of the state that people see
+
+
 @dataclass(frozen=True, slots=True)
 class BackendHealth:
     """Everything known about one backend. Times are seconds of the wall clock."""
@@ -65,6 +76,7 @@ class BackendHealth:
     ramp: int                       # slow start, 0..256
     weight: int                     # in force
     weight_overridden: bool
+    counts: HealthCounts = field(default_factory=HealthCounts)
 
 
 class Board(Protocol):

@@ -310,6 +310,7 @@ class HealthMonitor:
         self._inherited = read_export(exported)
 
     def _inherit(self, watch: Watch, old: Inherited, now: float, wall: float) -> None:
+        watch.counts = old.counts
         watch.draining = old.draining
         watch.override = old.weight
         if watch.draining:
@@ -388,6 +389,8 @@ class HealthMonitor:
         watch.last_ok, watch.last_detail = outcome.ok, outcome.detail
         watch.last_ms, watch.last_check = outcome.latency_ms, wall
         if outcome.ok is not None:
+            watch.counts.checks_passed += outcome.ok
+            watch.counts.checks_failed += not outcome.ok
             was_shown, was = watch.shown, watch.standing.state
             if watch.standing.check(outcome.ok, health.rise, health.fall):
                 self._check_decided(watch, was, was_shown, outcome, now)
@@ -449,10 +452,12 @@ class HealthMonitor:
             # From zero, so that workers ring again if it goes on failing.
             self._board.set_failures(watch.member.row, 0)
             watch.withheld += 1
+            watch.counts.withheld += 1
             return
         now, was_shown = time.monotonic(), watch.shown
         watch.settle_ejections(now)
         watch.ejections += 1
+        watch.counts.ejections += 1
         length = ejection.length_ms(watch.ejections, plan.base_ms, plan.max_ms)
         watch.standing.take(Event.EJECT)
         watch.return_at = now + length / 1000
@@ -546,6 +551,7 @@ class HealthMonitor:
             return
         if watch.shown is not was_shown:
             watch.since, watch.reason = time.time(), reason
+            watch.counts.changes += 1
             pool, backend = watch.key
             self._emit(HealthEvent(pool, backend, was_shown.value, watch.shown.value, reason,
                                    watch.since))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lbcore.config.plan import PoolPlan
 from lbcore.health import ejection, slow_start
 from lbcore.health.ledger import Entry, Ledger, Mode
-from lbcore.health.model import BackendHealth, Member
+from lbcore.health.model import BackendHealth, HealthCounts, Member
 from lbcore.health.probe import Probe
 from lbcore.health.states import Shown, Standing, State, shown
 from lbcore.health.target import Target
@@ -41,6 +41,7 @@ class Watch:
     draining: bool = False
     override: int | None = None         # weight set by an operator
     held: bool = False                  # its application does not run: see HealthMonitor.hold
+    counts: HealthCounts = field(default_factory=HealthCounts)
 
     # active checks
     target: Target | None = None
@@ -159,6 +160,7 @@ class Watch:
             ramp=self.ramp,
             weight=self.weight,
             weight_overridden=self.override is not None,
+            counts=replace(self.counts),
         )
 
     def export(self, now: float, wall: float) -> dict[str, Any]:
@@ -178,4 +180,5 @@ class Watch:
             "ejected_until": (wall + self.return_at - now
                               if self.standing.state is State.EJECTED else None),
             "ramp_since": wall - (now - self.ramp_at) if ramping else None,
+            "counts": asdict(self.counts),
         }
