@@ -487,6 +487,17 @@ class Fleet:
 
     # -- watching
 
+    def longest_silence(self) -> float:
+        """Seconds since the worker in a slot that has been silent for longest showed itself."""
+        now, silence = time.monotonic(), 0.0
+        for slot in self.slots.values():
+            worker = slot.worker
+            if worker is None or worker.place.board != self.board_number or worker.ended.is_set():
+                continue
+            beat = self.board.heartbeat_ms(worker.place.seat) / 1000
+            silence = max(silence, now - (beat or worker.started))
+        return silence
+
     def check(self) -> None:
         """Once a second: kills workers that hang, and leaving ones whose time is up."""
         now = time.monotonic()

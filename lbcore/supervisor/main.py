@@ -14,6 +14,7 @@ from lbcore.config import ConfigError
 from lbcore.supervisor import upgrade
 from lbcore.supervisor.instance import InstanceError
 from lbcore.supervisor.log import Log, LogHandler
+from lbcore.supervisor.manager import keep_told
 from lbcore.supervisor.settings import Read
 from lbcore.supervisor.supervisor import StartError, Supervisor
 
@@ -60,6 +61,7 @@ async def _live(config: Path, found: Read, log: Log, state: dict[str, Any] | Non
     for number, action in actions.items():
         loop.add_signal_handler(number, action)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, actions)
+    telling = asyncio.create_task(keep_told(supervisor))
     try:
         over = asyncio.create_task(supervisor.run())
         if state is None:
@@ -76,6 +78,7 @@ async def _live(config: Path, found: Read, log: Log, state: dict[str, Any] | Non
         return error.exit_code
     finally:
         await supervisor.close()
+        telling.cancel()
     log.info("stopped")
     return 0
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import lbcore
+from lbcore.supervisor.notify import for_children
 
 
 class Process:
@@ -101,7 +102,7 @@ def start(
     """
     return subprocess.Popen(
         [*python_module(module), *arguments], stdin=subprocess.DEVNULL, pass_fds=descriptors,
-        env=environment(), start_new_session=True, user=uid, group=gid,
+        env=for_children(environment()), start_new_session=True, user=uid, group=gid,
         extra_groups=None if uid is None else [], stdout=output, stderr=output,
     )
 

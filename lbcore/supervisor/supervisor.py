@@ -36,6 +36,7 @@ from lbcore.supervisor.instance import Instance, InstanceError
 from lbcore.supervisor.limits import connections_within, raise_descriptor_limit
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.meter import Meter
+from lbcore.supervisor.notify import Notifier
 from lbcore.supervisor.rollout import Rollout, every
 from lbcore.supervisor.settings import Read, changes_that_wait, read, settings_of
 from lbcore.supervisor.sockets import BindError, open_admin
@@ -83,6 +84,8 @@ class Supervisor:
         self.changing = asyncio.Lock()
         self._reloading = asyncio.Lock()
         self.stopping = ""               # "", "draining" or "now"
+        self.serving = False             # from the end of the start, or of an exec, on
+        self.notifier = Notifier()
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.hurry = asyncio.Event()
@@ -148,6 +151,7 @@ class Supervisor:
             raise StartError(f"no worker starts: {self.fleet.slots[0].error}")
         self.begin()
         await self.admin.start(self.admin_socket)
+        self.serving = True
         self._announce(plan)
         if orphans:
             self.spawn(self.relieve())
@@ -286,17 +290,21 @@ class Supervisor:
         """Reads the configuration again and puts it into force."""
         async with self._reloading:
             self._refuse_when_stopping()
-            with self._refusals():
-                found = read(self.config)
-                for warning in found.warnings:
-                    self.log.warning("config.doubtful", message=str(warning))
-                plan = with_demo_backends(found.plan, self.instance.runtime_dir)
-                self.rollout.look_at_host(plan, found.source)
-                settings_of(plan)
-                # Not in turn with other changes: an application may take its time.
-                change = await self.apps.apps.prepare(plan)
-            async with self.apps.turn_of(change):
-                return await self._put(found, change)
+            with self.notifier.reload():
+                return await self._reload()
+
+    async def _reload(self) -> Json:
+        with self._refusals():
+            found = read(self.config)
+            for warning in found.warnings:
+                self.log.warning("config.doubtful", message=str(warning))
+            plan = with_demo_backends(found.plan, self.instance.runtime_dir)
+            self.rollout.look_at_host(plan, found.source)
+            settings_of(plan)
+            # Not in turn with other changes: an application may take its time.
+            change = await self.apps.apps.prepare(plan)
+        async with self.apps.turn_of(change):
+            return await self._put(found, change)
 
     async def _put(self, found: Read, change: Change) -> Json:
         """Puts what was read into force, with its applications. Raises ControlError."""
@@ -442,6 +450,7 @@ class Supervisor:
         if how == "now":
             self.hurry.set()
         self.log.info("stopping", how=how)
+        self.notifier.stopping()
         self.apps.apps.interrupt(ENDING)
         self.spawn(self._end())
 

@@ -259,6 +259,7 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
     supervisor.begin()
     if supervisor.admin_socket is not None:
         await supervisor.admin.start(supervisor.admin_socket)
+    supervisor.serving = True
     supervisor.upgraded = {"state": "running"}
     supervisor.spawn(_replace_workers(supervisor))
     if fleet.orphans:
