@@ -1,4 +1,4 @@
-"""What a running instance can be asked to tell and to change; the supervisor is the one who does it.
+"""What a running instance can be asked to tell and to change; the supervisor does it.
 
 Every change takes ``expect``, the plan version that the caller believes to be in force: another
 one in force is a 412 and nothing changes. ``None`` takes whatever is in force. Every accepted
