@@ -33,7 +33,8 @@ class Source:
 
     def problem(self, path: KeyPath, message: str, hint: str = "") -> Problem:
         """A problem with the key at ``path``; where one string stands for a list, with the list."""
-        if path and isinstance(path[-1], int) and path not in self.positions.lines:
+        lines = self.positions.lines     # empty: there is no text, only tables
+        if path and isinstance(path[-1], int) and lines and path not in lines:
             path = path[:-1]
         return Problem(self.file, self.positions.line(path), key_text(path), message, hint)
 
@@ -61,6 +62,18 @@ def load_file(path: str | os.PathLike[str]) -> Loaded:
 
 def parse(text: str, file: str) -> Loaded:
     """The configuration in a text. ``file`` is what problems say they are in."""
+    raw, source = read_tables(text, file)
+    config, warnings = check_tables(raw, source, os.path.dirname(file))  # noqa: PTH120  (keeps "")
+    return Loaded(config, source, warnings, text)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a configuration file. Raises ``ConfigError`` when there is none to read."""
+    return _read(os.fspath(path))
+
+
+def read_tables(text: str, file: str) -> tuple[dict[str, Any], Source]:
+    """The tables of a TOML text, not checked yet, and where they stand. Raises ``ConfigError``."""
     try:
         raw = tomllib.loads(text)
         positions = Positions(text)
@@ -68,17 +81,28 @@ def parse(text: str, file: str) -> Loaded:
         raise ConfigError([Problem(file, 0, "", "brackets are nested too deeply")]) from None
     except ValueError as error:
         raise ConfigError([_syntax_problem(text, file, str(error))]) from None
-    source = Source(file, positions)
+    return raw, Source(file, positions)
+
+
+def check_tables(
+    raw: dict[str, Any], source: Source, directory: str
+) -> tuple[Config, list[Problem]]:
+    """The configuration that tables are, and what is doubtful about it.
+
+    Paths in it that are not absolute start in ``directory``. Tables that no text says have a
+    source without positions. Raises ``ConfigError`` with everything wrong.
+    """
+    file, positions = source.file, source.positions
     if not raw:
         raise ConfigError(
             [
                 Problem(
-                    file, 0, "", "the file is empty",
+                    file, 0, "", "this configuration is empty",
                     "it needs at least one [[listener]] and one [pool.NAME]",
                 )
             ]
         )
-    config, explained, salvage = _validated(raw, os.path.dirname(file))  # noqa: PTH120  (keeps "")
+    config, explained, salvage = _validated(raw, directory)
     # a misspelt key spoils the one that was meant, unless that is there as well
     spoiled = [one.path if one.spoils in positions.lines else one.spoils for one in explained]
     problems = [source.problem(one.path, one.message, one.hint) for one in explained]
@@ -91,7 +115,7 @@ def parse(text: str, file: str) -> Loaded:
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line))
     doubts = [_found(source, doubt.path, doubt.see, doubt) for doubt in checks.warnings(config)]
-    return Loaded(config, source, sorted(doubts, key=lambda problem: problem.line), text)
+    return config, sorted(doubts, key=lambda problem: problem.line)
 
 
 def _found(source: Source, path: KeyPath, see: KeyPath, finding: findings.Finding) -> Problem:
