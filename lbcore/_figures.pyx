@@ -28,20 +28,25 @@ from lbcore._scoreboard cimport (
 )
 from lbcore.includes.atomics cimport load32
 
-from lbcore._scoreboard import END_REASON_NAMES, HTTP_END_NAMES, STATUS_NAMES, histogram_bound
+from lbcore._scoreboard import (
+    END_REASON_NAMES as _END_REASONS,
+    HTTP_END_NAMES as _HTTP_ENDS,
+    STATUS_NAMES as _STATUSES,
+    histogram_bound as _bound,
+)
 
 # What each number of a row is, in this order. ``inflight``, ``waiting`` and a listener's
 # ``connections`` are of now, the others count up for as long as the row has its owner.
 BACKEND_FIELDS = (
     "inflight", "connections", "refused", "timeouts", "early_resets", "redispatched", "bytes_up",
     "bytes_down", "requests", "retries", "reused",
-    *(f"status_{name}" for name in STATUS_NAMES))
+    *(f"status_{name}" for name in _STATUSES))
 LISTENER_FIELDS = (
     "connections", "accepted", "paused", "bytes_up", "bytes_down", "requests",
-    *(f"ended_{name}" for name in END_REASON_NAMES),
-    *(f"http_ended_{name}" for name in HTTP_END_NAMES))
+    *(f"ended_{name}" for name in _END_REASONS),
+    *(f"http_ended_{name}" for name in _HTTP_ENDS))
 ROUTE_FIELDS = ("requests", "retries", "bytes_up", "bytes_down",
-                *(f"status_{name}" for name in STATUS_NAMES))
+                *(f"status_{name}" for name in _STATUSES))
 POOL_FIELDS = ("inflight", "waiting", "queued")
 
 CONNECT = 0         # histograms of a backend: how long connecting took,
@@ -50,7 +55,7 @@ BUCKETS = HISTOGRAM_BUCKETS
 
 cdef uint64_t[HISTOGRAM_BUCKETS] bounds
 for _bucket in range(HISTOGRAM_BUCKETS):
-    bounds[_bucket] = histogram_bound(_bucket)
+    bounds[_bucket] = _bound(_bucket)
 
 
 cdef class Figures:
@@ -283,7 +288,7 @@ def listeners(board: Scoreboard, rows: list) -> Figures:
     cdef const listener_counters_t *part
     cdef uint64_t *n
     cdef uint32_t row, reason, seat
-    cdef uint32_t http_ends = len(HTTP_END_NAMES)
+    cdef uint32_t http_ends = len(_HTTP_ENDS)
     cdef size_t index
     seats = seats_in_use(b)
     for index in range(found.rows):
