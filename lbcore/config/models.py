@@ -161,7 +161,8 @@ class ListenerKeys(Table):
         OrString("one address"),
     ] = key(
         ...,
-        'Addresses to listen on: "IP:PORT", "[IPv6]:PORT" or "unix:/PATH"; one string, or a list.',
+        'Addresses to listen on: "IP:PORT", "[IPv6]:PORT" or "unix:/PATH", or "fd:NAME" for a '
+        "socket that systemd passes under that name; one string, or a list.",
         "address",
     )
     protocol: Literal["tcp", "http"] = key(
@@ -287,6 +288,13 @@ class Backend(Table):
     )
 
 
+BackendEntry = Annotated[
+    Backend,
+    BeforeValidator(lambda value: {"address": value} if isinstance(value, str) else value),
+    OrString("the address"),
+]
+
+
 class Health(Table):
     """Active checks. Without this table, backends count as healthy until connecting fails."""
 
@@ -395,13 +403,9 @@ class PoolKeys(Table):
         ge=0,
         le=1000,
     )
-    backends: list[
-        Annotated[
-            Backend,
-            BeforeValidator(lambda value: {"address": value} if isinstance(value, str) else value),
-            OrString("the address"),
-        ]
-    ] = key([], "The servers: addresses, or tables with the keys below.", "backends")
+    backends: list[BackendEntry] = key(
+        [], "The servers: addresses, or tables with the keys below.", "backends"
+    )
     demo: int = key(
         0,
         "Small demonstration servers that lbcore starts itself and adds to the pool.",
