@@ -16,7 +16,13 @@ from lbcore.config.findings import Finding, choices, nearest
 from lbcore.config.models import MAX_BACKENDS, Config, Health, Listener, Pool
 from lbcore.config.plan import Address
 from lbcore.config.problems import KeyPath
-from lbcore.config.values import format_duration, parse_backend, parse_bind, parse_source
+from lbcore.config.values import (
+    format_duration,
+    parse_backend,
+    parse_bind,
+    parse_listen,
+    parse_source,
+)
 
 HTTP_ONLY = ("path", "host", "expect_status", "expect_body")
 CONSISTENT_ONLY = ("hash", "hash_on", "load_bound")
@@ -63,7 +69,7 @@ def warnings(config: Config) -> Iterator[Finding]:
         )
     for index, listener in enumerate(config.listener):
         yield from checks_http.listener_warnings(("listener", index), listener)
-        open_to_all = not all(_is_local(parse_bind(text)) for text in listener.bind)
+        open_to_all = not all(_is_local(parse_listen(text)) for text in listener.bind)
         if listener.proxy_protocol and not listener.proxy_trusted and open_to_all:
             yield Finding(
                 ("listener", index, "proxy_protocol"),
@@ -116,9 +122,10 @@ def _binds(config: Config) -> Iterator[Finding]:
         named.append((("admin", "listen"), "the control API", config.admin.listen))
     taken: dict[object, list[tuple[KeyPath, str, str, Address]]] = {}
     for path, owner, text in named:
-        address = parse_bind(text)
+        address = parse_listen(text)
         family = ":" in address.host
-        place = normpath(address.path) if address.path else (family, address.port)
+        place = address.name or (
+            normpath(address.path) if address.path else (family, address.port))
         rivals = taken.setdefault(place, [])
         for rival_path, rival, rival_text, rival_address in rivals:
             if _overlap(address, rival_address):
@@ -139,7 +146,7 @@ def _binds(config: Config) -> Iterator[Finding]:
 
 def _overlap(one: Address, other: Address) -> bool:
     """Whether two addresses of the same path, or of the same port and family, collide."""
-    if one.path or one.host == other.host:
+    if one.path or one.name or one.host == other.host:
         return True
     return any(ip_address(address.host).is_unspecified for address in (one, other))
 
@@ -180,7 +187,7 @@ def _loops(
     path: KeyPath, uses: KeyPath, listener: Listener, name: str, pool: Pool
 ) -> Iterator[Finding]:
     """Backends of a pool that are the listener which uses it."""
-    binds = [(text, parse_bind(text)) for text in listener.bind]
+    binds = [(text, parse_listen(text)) for text in listener.bind]
     for index, backend in enumerate(pool.backends):
         target = parse_backend(backend.address)
         for text, bind in binds:
@@ -197,6 +204,8 @@ def _loops(
 
 def _reaches(target: Address, bind: Address) -> bool:
     """Whether connecting to ``target`` certainly arrives at ``bind`` on this machine."""
+    if bind.name:
+        return False
     if target.path or bind.path:
         return bool(target.path and bind.path) and normpath(target.path) == normpath(bind.path)
     if target.port != bind.port:
@@ -333,4 +342,4 @@ def _health(path: KeyPath, pool: Pool, health: Health) -> Iterator[Finding]:
 
 
 def _is_local(address: Address) -> bool:
-    return bool(address.path) or ip_address(address.host).is_loopback
+    return bool(address.path) or bool(address.name) or ip_address(address.host).is_loopback

@@ -106,7 +106,7 @@ def _listener(listener: Listener, pools: dict[str, int]) -> ListenerPlan:
     pool = pools[listener.pool] if listener.pool is not None else NO_POOL
     return ListenerPlan(
         name=listener.name,
-        binds=tuple(values.parse_bind(text) for text in listener.bind),
+        binds=tuple(values.parse_listen(text) for text in listener.bind),
         pool=pool,
         protocol=listener.protocol,
         backlog=listener.backlog,

@@ -122,7 +122,7 @@ Size = Annotated[
 ]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Share = Annotated[float, Field(ge=0, le=1)]
-BindText = Annotated[str, as_written(values.parse_bind)]
+BindText = Annotated[str, as_written(values.parse_listen)]
 Mode = Annotated[str, StringConstraints(pattern=r"^0?[0-7]{3}$")]
 StatusRange = Annotated[
     tuple[int, int],

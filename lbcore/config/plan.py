@@ -35,17 +35,21 @@ NO_POOL = -1
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen or connect to. Exactly one of (host, port) and path is set.
+    """Where to listen or connect to. Exactly one of (host, port), path and name is set.
 
     ``host`` is a numeric IPv4 or IPv6 address without brackets, or a name that the supervisor
-    resolves when the plan is applied (backends only); ``path`` is a unix socket.
+    resolves when the plan is applied (backends only); ``path`` is a unix socket; ``name`` that of
+    a socket which is passed to lbcore (listeners only).
     """
 
     host: str = ""
     port: int = 0
     path: str = ""
+    name: str = ""
 
     def __str__(self) -> str:
+        if self.name:
+            return f"fd:{self.name}"
         if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -92,6 +92,17 @@ def parse_bind(text: str) -> Address:
     return Address(host=ip, port=port)
 
 
+def parse_listen(text: str) -> Address:
+    """Where a listener listens: as ``parse_bind``, and ``fd:NAME`` for a socket that is passed."""
+    if not text.startswith("fd:"):
+        return parse_bind(text)
+    name = text.removeprefix("fd:")
+    # sd_listen_fds_with_names(3)
+    if not 0 < len(name) <= 255 or not name.isascii() or not name.isprintable() or ":" in name:
+        raise BadValue(f'"{text}" names no socket', 'its FileDescriptorName=, such as "fd:web"')
+    return Address(name=name)
+
+
 def parse_backend(text: str) -> Address:
     """An address to connect to: as ``parse_bind``, and ``NAME:PORT`` too."""
     if text.startswith("unix:"):

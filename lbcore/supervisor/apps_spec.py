@@ -14,7 +14,6 @@ from pathlib import Path
 from lbcore.apps.command import TAKES_DESCRIPTOR, Place, command, environment
 from lbcore.config.plan import AppPlan, PoolPlan
 from lbcore.supervisor.apps_marks import MARK
-from lbcore.supervisor.notify import for_children
 from lbcore.supervisor.worker import Identity
 
 
@@ -48,7 +47,7 @@ class Spec:
 
     def environment(self, mark: str) -> dict[str, str]:
         """The variables of a server that carries this mark, which has its seal."""
-        env = environment(self.plan, for_children(os.environ), self.venv, self.account)
+        env = environment(self.plan, os.environ, self.venv, self.account)
         return env | {MARK: mark}
 
 

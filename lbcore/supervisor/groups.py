@@ -4,7 +4,7 @@ For every TCP bind address there is one SO_REUSEPORT socket per slot; together t
 address's group. The kernel keeps the members of a group in an array in the order in which they
 began to listen, and moves the last one into the hole when one is closed. A Group repeats that
 array, so that connections can be steered away from a socket before it is closed. A unix bind has
-a single socket that all slots share.
+a single socket that all slots share, and so may have one whose socket was passed to us.
 
 A socket listens only once a worker holds it too: what is queued in it then outlives the supervisor.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,9 +21,17 @@ from pathlib import Path
 
 from lbcore.config.plan import Address, ListenerPlan, Plan
 from lbcore.supervisor import reuseport
-from lbcore.supervisor.sockets import apply_options, listens, open_tcp, open_unix
+from lbcore.supervisor.activation import Activation, Given
+from lbcore.supervisor.sockets import (
+    BindError,
+    apply_options,
+    listens,
+    open_tcp,
+    open_unix,
+    same_socket,
+)
 
-SHARED = -1      # the slot of a socket that all slots serve
+SHARED = -1      # the slot of a socket that all slots serve: unix, or passed to us
 NOBODY = -2      # serves a socket that is about to be closed
 
 
@@ -34,10 +41,11 @@ class ListenSocket:
 
     id: int
     bind: str                    # the bind address as text: what identifies a group
-    slot: int                    # SHARED for unix sockets
+    slot: int                    # or SHARED
     sock: socket.socket
     server: int                  # the slot whose worker serves it; another than ``slot`` while
                                  # the number of workers shrinks, or that slot has no worker
+    given: bool = False          # passed to us by who started us, and not ours to empty or remove
 
 
 @dataclass
@@ -50,9 +58,9 @@ class Group:
     ordered: bool = True         # False: the kernel's order is not known (after a takeover)
 
     @property
-    def tcp(self) -> bool:
-        """Whether this is a group of TCP sockets."""
-        return not self.bind.path
+    def spread(self) -> bool:
+        """Whether every slot has a socket of its own here (SO_REUSEPORT)."""
+        return not self.bind.path and all(member.slot != SHARED for member in self)
 
     def of_slot(self, slot: int) -> ListenSocket | None:
         """The socket that belongs to a slot."""
@@ -93,6 +101,7 @@ class SocketTable:
 
     def __init__(self, first_id: int = 1) -> None:
         self.groups: dict[str, Group] = {}
+        self.passed = Activation()
         # Slots to whose sockets no new connection is to come: they go away, or have no worker.
         self.leaving: set[int] = set()
         self.idle: set[int] = set()
@@ -118,16 +127,57 @@ class SocketTable:
         self, bind: Address, listener: ListenerPlan, slots: Iterable[int],
         made: list[ListenSocket],
     ) -> None:
-        key = str(bind)
-        group = self.groups.get(key) or Group(bind)
-        for slot in sorted(slots) if group.tcp else [SHARED]:
-            if group.of_slot(slot) is not None:
-                continue
-            sock = open_tcp(bind, listener) if group.tcp else open_unix(bind, listener)
-            member = ListenSocket(next(self._ids), key, slot, sock, slot)
-            group.add(member)
-            self.groups[key] = group
-            made.append(member)
+        group = self.groups.get(str(bind)) or Group(bind)
+        slots = sorted(slots)
+        given = [one for one in self.passed.find(bind)
+                 if not any(same_socket(one.sock, member.sock) for member in group)]
+        if given:
+            self._take_given(given, group, listener, slots, made)
+        elif bind.name and not any(group):
+            raise BindError(f"listener {listener.name!r}: no socket of the name {bind.name!r} was "
+                            f"passed to lbcore: FileDescriptorName={bind.name} in the socket unit")
+        for slot in slots if group.spread else [SHARED]:
+            if group.of_slot(slot) is None:
+                sock = open_unix(bind, listener) if bind.path else open_tcp(bind, listener)
+                made.append(self._join(group, slot, sock))
+
+    def _take_given(
+        self, given: list[Given], group: Group, listener: ListenerPlan, slots: list[int],
+        made: list[ListenSocket],
+    ) -> None:
+        """Puts passed sockets into a group: one for each slot, or shared by all."""
+        beside: list[socket.socket] = []
+        shared = not group.spread or any(one.alone for one in given)
+        try:
+            if not shared and not any(group):
+                for _ in slots[len(given):]:
+                    beside.append(open_tcp(given[0].address, listener))     # noqa: PERF401
+        except BindError:        # SO_REUSEPORT is among sockets of one user
+            shared = True
+            for sock in beside:
+                sock.close()
+            beside = []
+        known = [member.slot for member in group]
+        group.ordered = group.ordered and not known
+        first = 1 + max(known, default=-1)
+        for slot, sock in enumerate([*(one.sock.dup() for one in given), *beside], first):
+            server = slot if slot in slots else slots[slot % len(slots)]
+            made.append(self._join(group, SHARED if shared else slot, sock,
+                                   SHARED if shared else server, self.passed.holds(sock)))
+        if not shared:
+            # What steered connections for the lbcore before us is still in the kernel.
+            with suppress(OSError):
+                reuseport.unsteer(given[0].sock)
+
+    def _join(
+        self, group: Group, slot: int, sock: socket.socket, server: int | None = None,
+        given: bool = False,
+    ) -> ListenSocket:
+        member = ListenSocket(next(self._ids), str(group.bind), slot, sock,
+                              slot if server is None else server, given)
+        group.add(member)
+        self.groups[member.bind] = group
+        return member
 
     def begin(self, members: Iterable[ListenSocket], backlogs: Mapping[str, int]) -> None:
         """Makes sockets listen, each with the backlog of its bind; a worker must hold them.
@@ -169,9 +219,8 @@ class SocketTable:
         elif listens(sock) and (slot not in (SHARED, len(group.members))
                                 or not said.get("ordered", False)):
             group.ordered = False
-        member = ListenSocket(next(self._ids), str(bind), slot, sock, slot)
-        group.add(member)
-        return member
+        given = bool(said.get("given")) or self.passed.holds(sock)
+        return self._join(group, slot, sock, given=given)
 
     def restore(self, member: ListenSocket, bind: Address, ordered: bool) -> None:
         """Puts a socket that came over an exec back into its place."""
@@ -182,7 +231,8 @@ class SocketTable:
         group = self.groups[member.bind]
         bind = group.bind
         return json.dumps({"host": bind.host, "port": bind.port, "path": bind.path,
-                           "slot": member.slot, "ordered": group.ordered})
+                           "name": bind.name, "slot": member.slot, "ordered": group.ordered,
+                           "given": member.given})
 
     def of_slots(self, slots: Iterable[int]) -> list[ListenSocket]:
         """The sockets that belong to these slots."""
@@ -203,7 +253,8 @@ class SocketTable:
         free = Address(host="127.0.0.1", port=0)
         listeners = tuple(
             replace(listener, binds=tuple(
-                free if str(bind) in self.groups else bind for bind in listener.binds))
+                free if str(bind) in self.groups or bind.name or self.passed.find(bind) else bind
+                for bind in listener.binds))
             for listener in plan.listeners)
         if all(bind == free for listener in listeners for bind in listener.binds):
             return None
@@ -227,18 +278,33 @@ class SocketTable:
             if not any(group):
                 del self.groups[member.bind]
             path = group.bind.path
-            if unlink and path and not path.startswith("@"):
+            if unlink and path and not path.startswith("@") and not member.given:
                 with suppress(OSError):
                     Path(path).unlink()
 
     def close_all(self) -> None:
         """Closes everything, at the end: workers take what is queued, and nothing joins it."""
         for group in self.groups.values():
-            if group.tcp:
-                for member in group.members:
+            for member in group.members if group.spread else ():
+                if not member.given:
                     with suppress(OSError):     # refused by a kernel without filters: it closes
                         reuseport.deafen(member.sock)
         self.close(list(self))
+
+    def prefer_given(self) -> bool:
+        """New connections come to sockets that outlive us alone, where there are any.
+
+        Returns whether there are others beside them, in which some may still be on their way.
+        """
+        others = False
+        for group in self.groups.values():
+            group.look()
+            places = [n for n, member in enumerate(group.members) if member.given]
+            if group.spread and group.ordered and 0 < len(places) < len(group.members):
+                others = True
+                with suppress(OSError):
+                    reuseport.steer(group.members[0].sock, places)
+        return others
 
     def leave(self, slots: Iterable[int]) -> None:
         """No new connection comes to the sockets of slots that go away. Raises OSError.
@@ -263,7 +329,7 @@ class SocketTable:
         """Makes the kernel choose as we want it to, whatever it did before. Raises OSError."""
         for group in self.groups.values():
             group.look()
-            if not group.tcp or not group.members:
+            if not group.spread or not group.members:
                 continue
             places = {n: m.slot for n, m in enumerate(group.members) if m.slot not in self.leaving}
             staying = [n for n, slot in places.items() if slot not in self.idle] or list(places)
@@ -279,7 +345,8 @@ class SocketTable:
                 group = self.groups[str(bind)]
                 for member in group:
                     apply_options(member.sock, listener)
-                if group.bind.path and not group.bind.path.startswith("@"):
+                ours = not any(member.given for member in group)
+                if ours and group.bind.path and not group.bind.path.startswith("@"):
                     with suppress(OSError):
                         Path(group.bind.path).chmod(listener.unix_mode)
 
@@ -288,11 +355,7 @@ class SocketTable:
             yield from group
 
 
-def same_socket(one: socket.socket, other: socket.socket) -> bool:
-    """Whether two descriptors are of one socket."""
-    return os.fstat(one.fileno()).st_ino == os.fstat(other.fileno()).st_ino
-
-
 def address_of(said: dict[str, object]) -> Address:
     """The address in a label or in the saved state."""
-    return Address(str(said["host"]), int(str(said["port"])), str(said["path"]))
+    return Address(str(said["host"]), int(str(said["port"])), str(said["path"]),
+                   str(said.get("name", "")))

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lbcore.config import ConfigError
+from lbcore.config.plan import Plan
 from lbcore.supervisor import upgrade
+from lbcore.supervisor.activation import Activation
 from lbcore.supervisor.instance import InstanceError
 from lbcore.supervisor.log import Log, LogHandler
 from lbcore.supervisor.manager import keep_told
@@ -29,6 +31,8 @@ def run(config_path: Path, resume: int = -1) -> int:
     config_path = Path(os.path.abspath(config_path))    # noqa: PTH100  (keep the user's links)
     state = upgrade.receive(resume) if resume >= 0 else {}
     restoring = resume >= 0 and not state.get("over")
+    # After an exec these descriptors are others, and what was passed is in the state.
+    passed = Activation() if resume >= 0 else Activation.take(os.environ)
     try:
         found = upgrade.configuration(state, config_path)
     except ConfigError as error:
@@ -42,17 +46,21 @@ def run(config_path: Path, resume: int = -1) -> int:
     for warning in found.warnings:
         log.warning("config.doubtful", message=str(warning))
     try:
-        return asyncio.run(_live(config_path, found, log, state if restoring else None))
+        return asyncio.run(_live(config_path, found, log, passed, state if restoring else None))
     except ConfigError as error:
         return _bad_config(error)
 
 
-async def _live(config: Path, found: Read, log: Log, state: dict[str, Any] | None) -> int:
+async def _live(
+    config: Path, found: Read, log: Log, passed: Activation, state: dict[str, Any] | None,
+) -> int:
     try:
         if state is not None:
             supervisor = await upgrade.restore(config, found, log, state)
         else:
             supervisor = Supervisor.create(config, found.plan, log)
+            supervisor.table.passed = passed
+            _tell_of(passed, found.plan, log)
     except (InstanceError, OSError) as error:
         log.error("start.failed", message=str(error))
         return 1
@@ -81,6 +89,18 @@ async def _live(config: Path, found: Read, log: Log, state: dict[str, Any] | Non
         telling.cancel()
     log.info("stopped")
     return 0
+
+
+def _tell_of(passed: Activation, plan: Plan, log: Log) -> None:
+    """What was passed to us, and what of it nobody will serve."""
+    if passed.given:
+        log.info("activation", message="listening sockets were passed to lbcore",
+                 sockets=", ".join(str(one) for one in passed.given))
+    for why in passed.refused:
+        log.warning("activation.refused", message=why)
+    for one in passed.unused(plan):
+        log.warning("activation.unused", socket=str(one),
+                    message="no listener binds it, and who connects there waits for ever")
 
 
 def _bad_config(error: ConfigError) -> int:

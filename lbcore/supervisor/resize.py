@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 
 from lbcore.config.plan import Plan
 from lbcore.supervisor.fleet import WORKER_FAILURES, Fleet, LaunchError
@@ -77,6 +78,23 @@ def hand_over(fleet: Fleet, count: int) -> None:
     for member in fleet.table:
         if member.slot >= count or member.server >= count:
             member.server = fleet.neighbour(member.slot, count)
+
+
+async def give_back(fleet: Fleet, hurry: asyncio.Event) -> None:
+    """Leaves the sockets that were passed to us, and what will queue in them, to who comes next.
+
+    What the kernel would have given to others beside them goes there from now on. Takes about a
+    second if there are others, unless ``hurry`` is set meanwhile.
+    """
+    given = [member for member in fleet.table if member.given]
+    if fleet.table.prefer_given():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(hurry.wait(), HANDSHAKE_GRACE)
+    for worker in fleet.workers() if given else ():
+        mine = [member for member in given if member.id in worker.given]
+        if mine:
+            with suppress(*WORKER_FAILURES):
+                await worker.release(mine, fleet.settings.hang_timeout_ms / 1000)
 
 
 def stop_deferring(member: ListenSocket) -> float:

@@ -117,6 +117,11 @@ def remove_stale(path: str) -> None:
     raise OSError(errno.EADDRINUSE, "somebody listens there already")
 
 
+def same_socket(one: socket.socket, other: socket.socket) -> bool:
+    """Whether two descriptors are of one socket."""
+    return os.fstat(one.fileno()).st_ino == os.fstat(other.fileno()).st_ino
+
+
 def open_admin(address: Address) -> socket.socket:
     """The listening socket of the admin address. Raises BindError."""
     plan = ListenerPlan("admin", (address,), 0, backlog=64, unix_mode=0o600)

@@ -173,7 +173,7 @@ class Supervisor:
                       workers=plan.workers, listen=",".join(binds), admin=plan.admin)
         for listener in plan.listeners:
             if any(pool.demo or pool.app for pool in plan.pools_of(listener)):
-                for bind in listener.binds:
+                for bind in (bind for bind in listener.binds if not bind.name):
                     with suppress(OSError):      # nobody reads our standard output
                         print(f"try:  {_curl(bind.host, bind.port, bind.path)}", flush=True)
 
@@ -457,6 +457,7 @@ class Supervisor:
     async def _end(self) -> None:
         self.fleet.stand_down()
         if not self.hurry.is_set():
+            await resize.give_back(self.fleet, self.hurry)
             # Our copies first: a worker's own is then the last, and what it sweeps up is all.
             self.table.close_all()
             self.fleet.dismiss_all(sweep=True)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from lbcore._scoreboard import LayoutError, Scoreboard
 from lbcore.config.plan import Plan
+from lbcore.supervisor.activation import Activation
 from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.fleet import Slot
 from lbcore.supervisor.groups import ListenSocket, SocketTable, address_of
@@ -166,9 +167,10 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
         "rows": {rows.kind: rows.export() for rows in rollout.row_tables()},
         "health": supervisor.monitor.export(),
         "sockets": [{"id": member.id, "bind": asdict(group.bind), "slot": member.slot,
-                     "server": member.server, "fd": passed(member.sock.fileno())}
+                     "server": member.server, "fd": passed(member.sock.fileno()),
+                     "given": member.given}
                     for group in table.groups.values() for member in group],
-        "idle": sorted(table.idle),
+        "passed": table.passed.export(passed), "idle": sorted(table.idle),
         "unordered": [bind for bind, group in table.groups.items() if not group.ordered],
         "slots": len(fleet.slots),
         "workers": [{"pid": w.pid, "slot": w.slot, "seat": w.place.seat, "board": w.place.board,
@@ -336,9 +338,10 @@ def _sockets(state: Json) -> SocketTable:
     for entry in state["sockets"]:
         bind = address_of(entry["bind"])
         member = ListenSocket(entry["id"], str(bind), entry["slot"], _socket(entry["fd"]),
-                              entry["server"])
+                              entry["server"], entry.get("given", False))
         table.restore(member, bind, str(bind) not in state["unordered"])
     table.idle = set(state.get("idle", ()))
+    table.passed = Activation.restore(state.get("passed", ()))
     return table
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lbcore.supervisor.channel import Channel, ChannelClosed, Message
-from lbcore.supervisor.groups import ListenSocket
+from lbcore.supervisor.groups import SHARED, ListenSocket
 from lbcore.supervisor.process import Process, start
 
 SOCKETS_A_MESSAGE = 100          # a packet holds 64 KiB and 250 descriptors; labels are long
@@ -95,7 +95,7 @@ class Worker(Process):
         for at in range(0, len(new), SOCKETS_A_MESSAGE):
             part = new[at : at + SOCKETS_A_MESSAGE]
             self.send(
-                {"op": "sockets", "sockets": [[s.id, label(s), int(s.sock.family)] for s in part]},
+                {"op": "sockets", "sockets": [[s.id, label(s), _family(s)] for s in part]},
                 [s.sock.fileno() for s in part],
             )
         self.given.update(s.id for s in new)
@@ -164,6 +164,12 @@ class Worker(Process):
         if message.get("op") == "ready":
             self._ready.set()
         self._on_event(self, message)
+
+
+def _family(member: ListenSocket) -> int:
+    """The family that workers are told: they treat a socket that all share as a unix one, which
+    wakes one of them for a connection, and not all (EPOLLEXCLUSIVE)."""
+    return int(socket.AF_UNIX if member.slot == SHARED else member.sock.family)
 
 
 def spawn(
