@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CONFIG_ERROR = 2     # errors at run time are click's: 1, and 2 for a command line that is wrong
 INTERRUPTED = 130    # 128 + SIGINT, as shells say it
+VARIABLE = "_LBCORE_COMPLETE"        # click looks for it when a shell asks for completions
 
 # name -> module with a click command of that name
 COMMANDS = {
@@ -33,12 +34,19 @@ COMMANDS = {
     "show": "lbcore.cli.files",
     "schema": "lbcore.cli.files",
     "status": "lbcore.cli.control",
+    "top": "lbcore.cli.top",
+    "events": "lbcore.cli.events",
+    "changes": "lbcore.cli.changing",
+    "drain": "lbcore.cli.changing",
+    "undrain": "lbcore.cli.changing",
+    "weight": "lbcore.cli.changing",
+    "force": "lbcore.cli.changing",
+    "add": "lbcore.cli.changing",
+    "remove": "lbcore.cli.changing",
+    "workers": "lbcore.cli.changing",
+    "log-level": "lbcore.cli.changing",
     "reload": "lbcore.cli.control",
     "restart": "lbcore.cli.control",
-    "drain": "lbcore.cli.control",
-    "undrain": "lbcore.cli.control",
-    "weight": "lbcore.cli.control",
-    "workers": "lbcore.cli.control",
     "upgrade": "lbcore.cli.control",
     "stop": "lbcore.cli.control",
     "completion": "lbcore.cli.completion",
@@ -56,7 +64,8 @@ class Commands(click.Group):
         """The command of a name, or None."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        module = importlib.import_module(COMMANDS[cmd_name])
+        command = getattr(module, cmd_name.replace("-", "_"))
         return command if isinstance(command, click.Command) else None
 
     def resolve_command(
@@ -74,8 +83,11 @@ class Commands(click.Group):
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
-    epilog="Signals: HUP reloads, USR1 reopens log files, USR2 upgrades, TERM drains and stops, "
-    "INT stops now.",
+    epilog="""Signals: HUP reloads, USR1 reopens log files, USR2 upgrades, TERM drains and stops,
+    INT stops now.
+
+    Exit codes: 0 it was done; 1 it was not; 2 the command line or the configuration is wrong;
+    130 it was interrupted.""",
 )
 @config_option
 @click.version_option(__version__, prog_name="lbcore")
@@ -100,8 +112,13 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 def execute(args: Sequence[str] | None = None) -> int:
     """Run a command line, print what goes wrong, and return the exit code."""
     state = State()
+    if VARIABLE in os.environ:
+        from lbcore.cli.completion import register  # noqa: PLC0415  (only a shell asks)
+
+        register()
     try:
-        code = cli.main(args, prog_name="lbcore", standalone_mode=False, obj=state)
+        code = cli.main(args, prog_name="lbcore", standalone_mode=False, obj=state,
+                        complete_var=VARIABLE, color=False if os.environ.get("NO_COLOR") else None)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
@@ -125,15 +142,20 @@ def execute(args: Sequence[str] | None = None) -> int:
         if state.json:
             _print_json({"ok": False, "problems": [one.as_dict() for one in error.problems]})
         else:
-            print_problems(error.problems, "red")
+            print_problems(error.problems, "red", state.paints(stderr=True))
         return CONFIG_ERROR
 
 
-def print_problems(problems: Sequence[Problem], colour: str) -> None:
-    """Problems on standard error, one per line, their places in a colour on a terminal."""
+def print_problems(
+    problems: Sequence[Problem], colour: str, painted: bool | None = None
+) -> None:
+    """Problems on standard error, one per line, their places in a colour if ``painted``.
+
+    None: on a terminal, as far as the command line and NO_COLOR allow it.
+    """
     for problem in problems:
         place, rest = problem.parts()
-        click.echo(click.style(place, fg=colour) + rest, err=True)
+        click.echo(click.style(place, fg=colour) + rest, err=True, color=painted)
 
 
 def _print_json(answer: dict[str, Any]) -> None:

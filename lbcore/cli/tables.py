@@ -1,152 +1,163 @@
-"""The status of an instance as tables for people."""
+"""What commands print for people: lines and aligned tables, plain or painted.
+
+A command describes what it has to say as a *report*: an iterable of lines and :class:`Table`.
+``plain`` makes text of it that is the same whoever reads it: nothing is cut off, no colour codes.
+On a terminal ``lbcore.cli.painted`` makes it fit and colours it. A cell says what it means by its
+*tone*, never by its colour alone: a state is always a word too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-Json = dict[str, Any]
+import click
+
+if TYPE_CHECKING:
+    from lbcore.cli.options import State
+
+Tone = Literal["", "good", "doubtful", "bad", "quiet", "strong"]
 RIGHT = set("0123456789")
-CLASSES = ("REQUESTS", "2XX", "3XX", "4XX", "5XX", "NONE")
+GAP = 2                      # spaces between columns
+ALWAYS = 9                   # Column.keep of what is shown on the narrowest terminal too
+
+# By the first word of a state.
+STATES: dict[str, Tone] = {
+    **dict.fromkeys(("up", "running", "serving", "ready", "normal", "ok", "done"), "good"),
+    **dict.fromkeys(("drain", "draining", "starting", "ejected", "backup", "warning"), "doubtful"),
+    **dict.fromkeys(("down", "failed", "panic", "none", "error", "now"), "bad"),
+}
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
-    """Lines of an aligned table; columns of numbers are aligned to the right."""
-    cells = [[_text(cell) for cell in row] for row in rows]
-    columns = list(zip(head, *cells, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    right = [all(cell[:1] in RIGHT or cell == "-" for cell in column[1:]) for column in columns]
-    for line in [list(head), *cells]:
+@dataclass(frozen=True)
+class Said:
+    """A piece of text and what it means."""
+
+    text: str
+    tone: Tone = ""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading. Where there is no room, those with the least ``keep`` go first."""
+
+    name: str
+    keep: int = ALWAYS
+
+
+Line = str | Said | Sequence[str | Said]
+
+
+@dataclass
+class Table:
+    """Rows below headings. None and empty cells are shown as "-"."""
+
+    head: Sequence[str | Column]
+    rows: Sequence[Sequence[object]]
+    columns: list[Column] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.columns = [one if isinstance(one, Column) else Column(one) for one in self.head]
+
+    def cells(self) -> list[list[Said]]:
+        """The rows as they are shown."""
+        return [[_cell(cell) for cell in row] for row in self.rows]
+
+    def right(self) -> list[bool]:
+        """For each column whether it is aligned to the right: those of numbers are."""
+        rows = self.cells()
+        return [bool(rows) and all(row[index].text[:1] in RIGHT or row[index].text == "-"
+                                   for row in rows)
+                for index in range(len(self.columns))]
+
+
+Report = Iterable[Line | Table]
+
+
+def state_of(word: str) -> Said:
+    """A state, in the tone of its first word."""
+    return Said(word, STATES.get(word.split(" ", 1)[0], ""))
+
+
+def table(head: Sequence[str | Column], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    """Plain lines of an aligned table; columns of numbers are aligned to the right."""
+    yield from _lines(Table(head, rows))
+
+
+def plain(report: Report) -> Iterator[str]:
+    """The report as text, without colours, nothing cut off."""
+    for part in report:
+        if isinstance(part, Table):
+            yield from _lines(part)
+        else:
+            yield words(part)
+
+
+def pieces(line: Line) -> list[Said]:
+    """A line as pieces with a tone each."""
+    parts = [line] if isinstance(line, str | Said) else line
+    return [part if isinstance(part, Said) else Said(part) for part in parts]
+
+
+def words(line: Line) -> str:
+    """A line as plain text."""
+    return "".join(piece.text for piece in pieces(line))
+
+
+def emit(state: State, report: Report) -> None:
+    """Prints a report: painted for a terminal and where colours are asked for, otherwise plain."""
+    if state.paints() or sys.stdout.isatty():
+        from lbcore.cli.painted import paint  # noqa: PLC0415  (rich is only for terminals)
+
+        paint(report, state.paints())
+        return
+    for line in plain(report):
+        click.echo(line)
+
+
+def _lines(found: Table) -> Iterator[str]:
+    cells = [[one.name for one in found.columns],
+             *[[cell.text for cell in row] for row in found.cells()]]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = found.right()
+    for line in cells:
         padded = [cell.rjust(width) if number else cell.ljust(width)
                   for cell, width, number in zip(line, widths, right, strict=True)]
-        yield "  ".join(padded).rstrip()
+        yield (" " * GAP).join(padded).rstrip()
 
 
-def describe(said: Json) -> Iterator[str]:
-    """The whole picture, as lines."""
-    yield (f"lbcore {said['version']}, pid {said['pid']}, {said['state']} for "
-           f"{_ago(said['started'])}, plan {said['plan']['version']} "
-           f"({_ago(said['plan']['applied_at'])} old)")
-    if said["upgrade"]["state"] == "failed":
-        yield f"the last upgrade failed: {said['upgrade'].get('error')}"
-    if said.get("rates_forgotten"):
-        yield (f"{said['rates_forgotten']} rate limits were forgotten early: more clients at a "
-               "time than there are places")
-    if said.get("learnt_forgotten"):
-        yield (f"{said['learnt_forgotten']} session cookies were forgotten early: more sessions "
-               "than there are places")
-    yield ""
-    yield from table(
-        ["WORKER", "PID", "CPU", "CPU%", "USS", "RSS", "CONNS", "ACCEPTED", "ACC/S", "STATE"],
-        [_worker(worker) for worker in said["workers"]])
-    yield ""
-    yield from table(
-        ["LISTENER", "BIND", "POOL", "CONNS", "ACCEPTED", "IN", "OUT", "ENDED BADLY"],
-        [_listener(listener) for listener in said["listeners"]])
-    if http := [listener for listener in said["listeners"] if "routes" in listener]:
-        yield ""
-        yield from table(
-            ["HTTP", "POOL", *CLASSES, "RETRIED", "P50", "P99", "ENDED BADLY"],
-            [row for listener in http for row in _requests(listener)])
-    for pool in said["pools"]:
-        yield ""
-        waiting = f", {pool['waiting']} waiting" if pool["waiting"] else ""
-        yield f"pool {pool['name']}: {pool['balance']}, {pool['state']}{waiting}"
-        yield from _app(pool.get("app"))
-        yield from table(
-            ["  BACKEND", "ADDRESS", "STATE", "SINCE", "WEIGHT", "CONNS", "TOTAL", "FAILED",
-             "CHECK", "WHY"],
-            [_backend(backend) for backend in pool["backends"]])
-        if any(backend["requests"] for backend in pool["backends"]):
-            yield from table(
-                ["  ANSWERS", *CLASSES, "RETRIED", "REUSED", "P50", "P99"],
-                [_answers(backend) for backend in pool["backends"]])
+def _cell(cell: object) -> Said:
+    if isinstance(cell, Said):
+        return cell if cell.text else Said("-", "quiet")
+    return Said("-", "quiet") if cell is None or cell == "" else Said(str(cell))
 
 
-def _app(app: Json | None) -> Iterator[str]:
-    """The application of a pool, if it has one, and what is wrong with it."""
-    if app is None:
-        return
-    servers = ", ".join(
-        f"pid {one['pid']}" + ("" if one["state"] == "ready" else f" {one['state']}")
-        + (f" ({one['restarts']} restarts)" if one["restarts"] else "")
-        for one in app["servers"])
-    yield f"  {app['application']} on {app['server']}, generation {app['generation']}: {servers}"
-    for one in app["servers"]:
-        if one["state"] == "failed":
-            yield from (f"    {line}" for line in f"{one['backend']}: {one['error']}".split("\n"))
-    if app["failed"]:
-        yield from (f"    {line}" for line in
-                    f"a replacement did not come up: {app['failed']['error']}".split("\n"))
+# -- words for quantities
 
 
-def _worker(worker: Json) -> list[object]:
-    if worker["pid"] is None:
-        return [worker["slot"], *[None] * 8, f"down: {worker['error']}"]
-    return [worker["slot"], worker["pid"], worker["cpu"], worker["cpu_percent"],
-            _size(worker["uss_bytes"]), _size(worker["rss_bytes"]), worker["connections"],
-            worker["accepted"], worker["accepts_per_s"], worker["state"]]
+def ago(moment: str | None) -> str | None:
+    """How long ago a moment (ISO 8601) was."""
+    if moment is None:
+        return None
+    return span((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds())
 
 
-def _listener(listener: Json) -> list[object]:
-    bad = {reason: count for reason, count in listener["ended"].items()
-           if count and reason not in ("normal", "shutdown")}
-    reasons = ", ".join(f"{reason} {count}" for reason, count in bad.items())
-    return [listener["name"], " ".join(listener["bind"]), listener["pool"],
-            listener["connections"], listener["accepted"], _size(listener["bytes_up"]),
-            _size(listener["bytes_down"]), reasons or None]
-
-
-def _requests(listener: Json) -> Iterator[list[object]]:
-    """A line for an http listener, and below it one for each route."""
-    bad = {reason: count for reason, count in listener["http_ended"].items()
-           if count and reason not in ("ok", "shutdown")}
-    reasons = ", ".join(f"{reason} {count}" for reason, count in bad.items())
-    yield [listener["name"], None, listener["requests"], *_classes(listener["status"]),
-           listener["retries"], None, None, reasons or None]
-    for route in listener["routes"]:
-        yield [f"  {route['name']}", route["pool"] or route["action"], route["requests"],
-               *_classes(route["status"]), route["retries"], *_speed(route["total_ms"]), None]
-
-
-def _answers(backend: Json) -> list[object]:
-    return [f"  {backend['name']}", backend["requests"], *_classes(backend["status"]),
-            backend["retries"], backend["reused"], *_speed(backend["response_ms"])]
-
-
-def _classes(status: Json) -> list[object]:
-    return [status[name] for name in ("2xx", "3xx", "4xx", "5xx", "none")]
-
-
-def _speed(ms: Json) -> list[object]:
-    return [None if ms[name] is None else f"{ms[name]:.3g}ms" for name in ("p50", "p99")]
-
-
-def _backend(backend: Json) -> list[object]:
-    weight = str(backend["weight"])
-    if backend["weight_overridden"]:
-        weight += f" (set; {backend['weight_configured']})"
-    check = backend["last_check"]
-    seen = None
-    if check and check["ok"] is not None:
-        seen = f"{'ok' if check['ok'] else 'failed'} {check['ms']:.0f}ms {_ago(check['at'])} ago"
-    name = backend["name"] + (" (backup)" if backend["backup"] else "")
-    return [f"  {name}", backend["resolved"], backend["state"], _ago(backend["since"]), weight,
-            backend["inflight"], backend["connections"], backend["failures"], seen,
-            backend["reason"]]
-
-
-def _ago(moment: str) -> str:
-    """How long ago a moment was, in the largest unit that says something."""
-    seconds = max(0, round((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()))
+def span(seconds: float) -> str:
+    """A time span, in the largest unit that says something."""
+    whole = max(0, round(seconds))
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length}{unit}"
-    return f"{seconds}s"
+        if whole >= 2 * length:
+            return f"{whole // length}{unit}"
+    return f"{whole}s"
 
 
-def _size(count: int) -> str:
+def size(count: float) -> str:
     """A number of bytes with a binary unit."""
     amount = float(count)
     for unit in ("B", "K", "M", "G"):
@@ -156,5 +167,18 @@ def _size(count: int) -> str:
     return f"{amount:.1f}T"
 
 
-def _text(cell: object) -> str:
-    return "-" if cell is None or cell == "" else str(cell)
+def rate(per_second: float | None) -> str | None:
+    """A rate per second, with three digits that matter and a decimal unit."""
+    if per_second is None:
+        return None
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if per_second >= factor:
+            return f"{per_second / (1e3 if unit == 'k' else factor):.3g}{unit}"
+    return f"{per_second:.0f}" if per_second >= 100 or per_second == 0 else f"{per_second:.1f}"
+
+
+def milliseconds(ms: float | None) -> str | None:
+    """A latency, in the unit in which it is short."""
+    if ms is None:
+        return None
+    return f"{ms / 1000:.3g}s" if ms >= 1000 else f"{ms:.3g}ms"

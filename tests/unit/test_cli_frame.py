@@ -175,10 +175,11 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert done.stderr == ""
 
 
-def test_help_and_version_do_not_wait_for_pydantic_or_asyncio() -> None:
+def test_help_and_version_do_not_wait_for_libraries() -> None:
     code = (
         "import sys; from lbcore.cli import execute; execute(['--help']); execute(['--version']);"
-        "print([m for m in ('pydantic', 'asyncio', 'aiohttp', 'psutil') if m in sys.modules])"
+        "print([m for m in ('pydantic', 'asyncio', 'aiohttp', 'psutil', 'rich', 'textual')"
+        " if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
@@ -204,6 +205,6 @@ def test_completion_completes_commands_and_options() -> None:
         done = lbcore(env=environment)
         return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
-    assert complete("lbcore ch", 1) == ["check"]
+    assert complete("lbcore chec", 1) == ["check"]
     assert "--file-only" in complete("lbcore check --", 2)
     assert complete("lbcore completion z", 2) == ["zsh"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lbcore._scoreboard import HTTP_END_NAMES, STATUS_NAMES
-from lbcore.cli.tables import describe
+from lbcore.cli.picture import describe
+from lbcore.cli.tables import plain
 
 Json = dict[str, Any]
 NOW = "2026-01-01T00:00:00.000Z"
@@ -38,7 +39,7 @@ def status(listener: Json, backends: list[Json]) -> Json:
 
 
 def cells(said: Json) -> list[list[str]]:
-    return [line.split() for line in describe(said)]
+    return [line.split() for line in plain(describe(said))]
 
 
 def test_requests_are_shown_by_class_for_the_listener_and_each_of_its_routes() -> None:
@@ -68,6 +69,6 @@ def test_backends_that_answered_show_how() -> None:
 
 
 def test_tcp_says_nothing_of_requests() -> None:
-    text = "\n".join(describe(status({}, [backend("a")])))
+    text = "\n".join(plain(describe(status({}, [backend("a")]))))
     assert "REQUESTS" not in text
     assert "ANSWERS" not in text

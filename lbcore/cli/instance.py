@@ -1,0 +1,112 @@
+"""The running instance that a command talks to, and how what it refuses is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lbcore.cli.names import complete_backends
+from lbcore.cli.options import (
+    DEFAULT_CONFIGS,
+    State,
+    admin_option,
+    color_option,
+    config_option,
+    json_option,
+)
+from lbcore.cli.tables import Line, Table, emit
+
+if TYPE_CHECKING:
+    from lbcore.admin.client import AdminClient, AdminError
+
+Json = dict[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
+PATIENCE = 60.0              # seconds for an answer
+
+
+def running(command: F) -> F:
+    """Options of every command that talks to a running instance."""
+    return config_option(admin_option(json_option(color_option(command))))
+
+
+def backend_argument(command: F) -> F:
+    """A backend as POOL/BACKEND or as two words; :func:`split` takes it apart."""
+    return click.argument("backend", metavar="POOL/BACKEND", nargs=-1, required=True,
+                          shell_complete=complete_backends)(command)
+
+
+@contextmanager
+def instance(state: State, patience: float = PATIENCE) -> Iterator[AdminClient]:
+    """The running instance; its refusals become what the command line prints."""
+    from lbcore.admin.client import AdminError, NotRunning  # noqa: PLC0415
+
+    try:
+        yield client_of(state, patience)
+    except NotRunning as error:
+        raise click.ClickException(str(error)) from error
+    except AdminError as error:
+        from lbcore.config import ConfigError, Problem  # noqa: PLC0415
+
+        if error.problems:
+            raise ConfigError([Problem(**problem) for problem in error.problems]) from error
+        raise click.ClickException(refusal(error)) from error
+
+
+def refusal(error: AdminError) -> str:
+    """What the instance refused, and its hint, in a line."""
+    hint = f" Hint: {error.hint}." if error.hint else ""
+    return f"{error.message}.{hint}"
+
+
+def client_of(state: State, patience: float = PATIENCE) -> AdminClient:
+    """A client for the address that was named, or for that of the configuration.
+
+    Raises ``ConfigError`` and ``click.ClickException``.
+    """
+    from lbcore.admin.client import AdminClient  # noqa: PLC0415
+    from lbcore.config import admin_address, default_admin_address, load, values  # noqa: PLC0415
+
+    token_file: Path | None = state.token_file
+    if state.admin is not None:
+        try:
+            where = values.parse_bind(state.admin)
+        except values.BadValue as bad:
+            raise click.BadParameter(f"{bad.message}; {bad.hint}", param_hint="--admin") from bad
+    elif state.config is None and not any(path.exists() for path in DEFAULT_CONFIGS):
+        where = default_admin_address()
+    else:
+        config = load(state.config_path())
+        where = admin_address(config)
+        token_file = token_file or getattr(config.admin, "token_file", None)
+    return AdminClient(where, patience, _token(token_file) if token_file else "")
+
+
+def _token(file: Path) -> str:
+    try:
+        return Path(file).read_text().partition("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise click.ClickException(f"cannot read the token in {file}: {why}") from error
+
+
+def split(words: tuple[str, ...]) -> tuple[str, str]:
+    """Pool and backend of ``POOL/BACKEND`` or ``POOL BACKEND``."""
+    pool, slash, name = words[0].partition("/") if len(words) == 1 else (words[0], "/", words[1])
+    if not slash or not pool or not name or len(words) > 2:
+        raise click.BadParameter(
+            f'"{" ".join(words)}" is not of the form POOL/BACKEND; `lbcore status` shows the names',
+            param_hint="POOL/BACKEND")
+    return pool, name
+
+
+def answer(state: State, said: Any, *lines: Line | Table) -> None:
+    """Prints what the instance said: as JSON if that was asked for, otherwise these lines."""
+    if state.json:
+        click.echo(json.dumps(said, indent=2))
+    else:
+        emit(state, lines)

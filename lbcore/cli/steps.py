@@ -1,0 +1,108 @@
+"""What goes on while a command waits for the instance: told on standard error.
+
+On a terminal it is one line that changes; for a pipe or a file a line for each step. It comes from
+the instance's own events. An instance that tells none, or stops telling, is no reason to fail.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lbcore.cli.options import State
+from lbcore.cli.tables import Said, words
+
+if TYPE_CHECKING:
+    from lbcore.admin.client import AdminClient
+
+Json = dict[str, Any]
+LISTENING = 2.0              # seconds that a command waits for the events to be heard
+AGAIN = 0.2                  # between attempts to hear an instance that is being replaced
+
+
+class Steps:
+    """Where steps are told. ``now`` is for what changes while waiting for one thing."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._last = ""
+
+    def now(self, text: str) -> None:
+        """Tells what is so now; the same again is not told again."""
+        if text != self._last:
+            self._last = text
+            self._show(text)
+
+    def event(self, event: Json) -> None:
+        """Tells of an event."""
+        if event["level"] != "debug":
+            self._show(sentence(event))
+
+
+@contextmanager
+def under_way(state: State, client: AdminClient, title: str) -> Iterator[Steps]:
+    """Tells the instance's events as steps of what happens in the block."""
+    if sys.stderr.isatty():
+        from lbcore.cli.painted import console  # noqa: PLC0415
+
+        with (console(state.paints(stderr=True), stderr=True).status(title) as spinner,
+              _told(client, Steps(lambda text: spinner.update(f"{title}: {text}"))) as steps):
+            yield steps
+    elif state.json:
+        yield Steps(lambda _: None)
+    else:
+        with _told(client, Steps(lambda text: click.echo(f"{title}: {text}", err=True))) as steps:
+            yield steps
+
+
+@contextmanager
+def _told(client: AdminClient, steps: Steps) -> Iterator[Steps]:
+    """Listens in a thread until the block ends."""
+    from lbcore.admin.client import ClientError  # noqa: PLC0415
+
+    heard, over = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        last = None
+        while not over.is_set():
+            with suppress(ClientError):
+                for kind, data in client.follow(interval=0.5, live=False, after=last):
+                    heard.set()
+                    if over.is_set():
+                        return
+                    if kind == "event":
+                        last = data["seq"]
+                        steps.event(data)
+            if not heard.is_set():       # an instance that tells no events
+                heard.set()
+                return
+            over.wait(AGAIN)
+
+    # Not joined: it waits for the next message, and the command does not.
+    threading.Thread(target=listen, daemon=True).start()
+    heard.wait(LISTENING)
+    try:
+        yield steps
+    finally:
+        over.set()
+
+
+def sentence(event: Json) -> str:
+    """An event without its time: name, what it says, and its fields."""
+    return words(parts(event))
+
+
+def parts(event: Json) -> list[str | Said]:
+    """An event's name, its message and its fields, for a line."""
+    said: list[str | Said] = [event["event"]]
+    if event.get("message"):
+        said.append(f"  {event['message']}")
+    if fields := event.get("fields"):
+        said.append("  ")
+        said.append(Said(" ".join(f"{name}={value}" for name, value in fields.items()), "quiet"))
+    return said
