@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +32,16 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0              # seconds until what must happen is held to have failed
 MARK = "LBCORE_TEST_INSTANCE"
 PORTS = range(15_000, 30_000)    # below those that the kernel gives to outgoing connections
+# Puts descriptors where sd_listen_fds(3) looks for them, in the process that lbcore then is.
+PASS_ON = """
+import fcntl, os, sys
+high = [fcntl.fcntl(int(fd), fcntl.F_DUPFD, 200) for fd in os.environ.pop("PASSED").split()]
+for number, fd in enumerate(high):
+    os.dup2(fd, 3 + number)
+    os.close(fd)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -124,12 +134,14 @@ class Instance:
 
     def start(self, *, descriptors: int | None = None, wait: bool = True,
               stdout: int | None = None, lacking: Sequence[str] = (),
-              user: int | None = None) -> None:
+              user: int | None = None, environment: Mapping[str, str] | None = None,
+              passing: Sequence[tuple[str, socket.socket]] = ()) -> None:
         """Starts lbcore, with at most so many descriptors a process, and waits until it serves.
 
         What it prints goes to ``log_path``; its standard output alone to ``stdout``, if given.
         ``lacking``: capabilities that it does not have, as root otherwise does. ``user``: the
-        ordinary user that it runs as.
+        ordinary user that it runs as. ``environment``: more variables. ``passing``: names and
+        listening sockets that it is passed as systemd would.
         """
         command = [sys.executable, "-P", "-m", "lbcore", "-c", str(self.config)]
         if descriptors is not None:
@@ -143,12 +155,19 @@ class Instance:
             os.chown(self.directory, user, user)
             os.chown(self.config, user, user)
             command = [*as_user(user), *command]
+        more = dict(environment or {})
+        if passing:
+            command = [sys.executable, "-c", PASS_ON, *command]
+            more |= {"LISTEN_FDS": str(len(passing)),
+                     "LISTEN_FDNAMES": ":".join(name for name, _ in passing),
+                     "PASSED": " ".join(str(sock.fileno()) for _, sock in passing)}
         with self.log_path.open("ab") as output:
             already = len(self.events("started"))
             self.process = subprocess.Popen(
                 command, cwd=self.directory, stdin=subprocess.DEVNULL,
                 stdout=output if stdout is None else stdout, stderr=output,
-                env=os.environ | {"PYTHONPATH": str(self.tree), MARK: self.mark})
+                env=os.environ | {"PYTHONPATH": str(self.tree), MARK: self.mark} | more,
+                pass_fds=[sock.fileno() for _, sock in passing])
         if wait:
             self.wait_for("started", already + 1)
 
