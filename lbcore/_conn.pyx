@@ -16,9 +16,11 @@ from lbcore._arrive cimport (
     proxy_read, source_enter,
 )
 from lbcore._auth cimport auth_free, auth_make
+from lbcore._deadline cimport deadline_of
+from lbcore._ending cimport exchange_abort, exchange_free, exchange_refuse
 from lbcore._exchange cimport (
-    exchange_abort, exchange_begin, exchange_client, exchange_found, exchange_free, exchange_look,
-    exchange_new, exchange_origin, exchange_refuse, exchange_timeout, exchange_work,
+    exchange_begin, exchange_client, exchange_found, exchange_new, exchange_origin,
+    exchange_timeout, exchange_work,
 )
 from lbcore._message cimport date_write
 from lbcore._http1 cimport request_parse
@@ -617,7 +619,7 @@ cdef bint settled(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
     if x.unfinished:
         x.unfinished = 0
         defer(web, conn)
-    arm(loop, conn, exchange_look(loop, x))
+    arm(loop, conn, deadline_of(loop, x))
     return False
 
 

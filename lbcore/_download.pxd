@@ -44,3 +44,6 @@ cdef int download_pump(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
 
 # Whether something for the client waits here.
 cdef bint download_pending(const exchange_t *x) noexcept nogil
+
+# Asks for an event when the client takes more.
+cdef void download_arm_client(loop_t *loop, exchange_t *x) noexcept nogil

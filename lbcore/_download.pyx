@@ -49,7 +49,7 @@ cdef bint download_pending(const exchange_t *x) noexcept nogil:
             or (x.down_flow.pipe != NULL and x.down_flow.pipe.held != 0))
 
 
-cdef void arm_client(loop_t *loop, exchange_t *x) noexcept nogil:
+cdef void download_arm_client(loop_t *loop, exchange_t *x) noexcept nogil:
     if not x.conn.client.flags & OUT_ARMED:
         epoll_change(loop, x.conn, x.conn.client.fd, TAG_CONN, INPUT | EPOLLOUT)
         x.conn.client.flags |= OUT_ARMED
@@ -76,7 +76,7 @@ cdef int say(loop_t *loop, exchange_t *x, const char *a, uint32_t a_size, const 
             and keep(loop, x, c, c_size, &skip, memory)):
         return DOWNLOAD_NO_ROOM
     if x.down.size or x.over != NULL:
-        arm_client(loop, x)
+        download_arm_client(loop, x)
     return DOWNLOAD_DONE
 
 
@@ -398,7 +398,7 @@ cdef int deliver(loop_t *loop, exchange_t *x) noexcept nogil:
     if result == FLOW_DONE:
         return DOWNLOAD_DONE
     if result == FLOW_WAIT:
-        arm_client(loop, x)
+        download_arm_client(loop, x)
         return DOWNLOAD_WAIT
     if result == FLOW_AGAIN:
         return DOWNLOAD_AGAIN
@@ -497,11 +497,11 @@ cdef int stream(loop_t *loop, exchange_t *x) noexcept nogil:
         x.down_left -= loop.relay.taken
     if result == FLOW_FULL or (x.down_left == 0 and result == FLOW_WAIT):
         if download_pending(x):
-            arm_client(loop, x)
+            download_arm_client(loop, x)
         return DOWNLOAD_COMPLETE
     if result == FLOW_WAIT:
         if not x.conn.client.flags & WRITABLE:
-            arm_client(loop, x)
+            download_arm_client(loop, x)
         elif x.origin.end.flags & FAILED and not x.origin.end.flags & READABLE:
             return DOWNLOAD_CUT
         return DOWNLOAD_WAIT

@@ -1,6 +1,6 @@
 # The life of an HTTP exchange: from a complete request head to the last byte of the response.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from lbcore._loop cimport loop_t
 from lbcore._web cimport conn_t, exchange_t, web_t
@@ -11,10 +11,6 @@ cdef exchange_t *exchange_new(loop_t *loop, web_t *web, conn_t *conn) noexcept n
 # The head is in web.head, parsed from x.request, which holds all that was read.
 cdef void exchange_begin(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
 
-# There is no usable request: answers with an error and closes.
-cdef void exchange_refuse(loop_t *loop, web_t *web, exchange_t *x, int status,
-                          int reason) noexcept nogil
-
 # A socket has become ready, or it was this exchange's turn: goes on as far as it can. All of these
 # leave it in a state; X_DONE, X_TUNNEL and X_ABORT are for the connection to act on.
 cdef void exchange_client(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
@@ -22,12 +18,3 @@ cdef void exchange_origin(loop_t *loop, web_t *web, exchange_t *x, uint32_t even
 cdef void exchange_work(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
 cdef void exchange_found(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil
 cdef void exchange_timeout(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
-
-# When the earliest of its timeouts can be due, in ms.
-cdef uint64_t exchange_look(loop_t *loop, exchange_t *x) noexcept nogil
-
-# The client is gone, or has to go: the backend is let go of.
-cdef void exchange_abort(loop_t *loop, web_t *web, exchange_t *x, int reason) noexcept nogil
-
-# Counts, logs, gives everything back. Also for what became a tunnel, when that has ended.
-cdef void exchange_free(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
