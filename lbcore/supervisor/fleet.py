@@ -24,6 +24,7 @@ from lbcore.supervisor.channel import ChannelClosed, Message, WorkerRefused
 from lbcore.supervisor.groups import ListenSocket, SocketTable
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
+from lbcore.supervisor.slot_counts import SlotCounts
 from lbcore.supervisor.sockets import listens
 from lbcore.supervisor.worker import Identity, Phase, Place, Worker, spawn
 
@@ -91,6 +92,7 @@ class Fleet:
         self.log = log
         self.settings = Settings()
         self.access = AccessLog(log)
+        self.counts = SlotCounts()
         self.slots: dict[int, Slot] = {}
         self.starting: set[Worker] = set()
         self.orphans: set[Worker] = set()            # of an earlier supervisor, serving still
@@ -542,11 +544,13 @@ class Fleet:
         self._stale.pop(worker, None)
         self._epochs.pop(worker, None)
         connections = 0
+        seat = None
         if worker.place.board == self.board_number:
             seat = self.board.seat(worker.place.seat)
             connections = seat["connections"]
             self.access.worker_ended(seat)
             self.board.leave_seat(worker.place.seat, *self._rows_in_use())
+        self.counts.worker_ended(worker.slot, seat, worker.cpu_s)
         if expected and not worker.killed:
             self.log.info("worker.ended", slot=worker.slot, pid=worker.pid,
                           how=worker.how_it_ended())

@@ -12,12 +12,13 @@ import logging
 import os
 import select
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from lbcore.config.plan import LogPlan
 
+Tap = Callable[[str, str, str, Mapping[str, Any]], None]    # level, event, message, fields
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 # A pipe that poll() calls writable takes this much without blocking (PIPE_BUF of pipe(7)).
 MAX_LINE = 4096
@@ -28,6 +29,7 @@ class Log:
 
     def __init__(self, plan: LogPlan | None = None) -> None:
         self.dropped = 0
+        self.taps: list[Tap] = []        # told of every event, whatever its level
         self._fd = -1
         self._plan = plan or LogPlan()
         self._open()
@@ -58,6 +60,8 @@ class Log:
         self, level: str, event: str, message: str = "", fields: Mapping[str, Any] | None = None
     ) -> None:
         """Writes one event if its level is at or above the configured one."""
+        for tap in self.taps:
+            tap(level, event, message, fields or {})
         if LEVELS.get(level, 1) < LEVELS[self._plan.level]:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
