@@ -15,9 +15,10 @@ from pathlib import Path
 
 import lbcore
 
+from lbcore.supervisor.notify import for_children
+
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
-from lbcore.supervisor.notify import for_children
 
 
 class Process:
