@@ -6,7 +6,7 @@ slow_start (arithmetic), target, probe and reply (making a check and judging the
 watch (what is remembered), handover (between supervisors), monitor (who tells whom).
 """
 
-from lbcore.health.model import BackendHealth, HealthEvent, Member, PoolRows
+from lbcore.health.model import BackendHealth, HealthEvent, Member, Orders, PoolRows
 from lbcore.health.monitor import HealthMonitor
 
-__all__ = ["BackendHealth", "HealthEvent", "HealthMonitor", "Member", "PoolRows"]
+__all__ = ["BackendHealth", "HealthEvent", "HealthMonitor", "Member", "Orders", "PoolRows"]

@@ -27,6 +27,7 @@ class Inherited:
     reason: str
     draining: bool
     weight: int | None
+    forced: str
     ejections: int
     up_since: float
     ejected_until: float | None
@@ -64,6 +65,7 @@ def _read_entry(entry: Any) -> Inherited | None:
             reason=str(entry["reason"]),
             draining=bool(entry["draining"]),
             weight=None if weight is None else min(1000, max(0, int(weight))),
+            forced=forced if (forced := entry.get("forced")) in ("up", "down") else "",
             ejections=max(0, int(entry["ejections"])),
             up_since=_seconds(entry["up_since"]),
             ejected_until=_maybe_seconds(entry["ejected_until"]),

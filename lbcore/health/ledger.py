@@ -17,7 +17,7 @@ class Entry(NamedTuple):
     """One backend's part in its pool's sums."""
 
     backup: bool
-    counted: bool           # takes part at all: weight above 0 and not draining
+    counted: bool           # takes part at all: weight above 0, neither draining nor forced down
     up: bool
     ejected: bool
     weight: int             # weight in force x ramp, in 1/256

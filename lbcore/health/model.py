@@ -27,6 +27,15 @@ class PoolRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Orders:
+    """What an operator wants of one backend, whatever checks and traffic say."""
+
+    drain: bool = False             # nothing new, except for sessions that began there
+    weight: int | None = None       # in the place of the configured one
+    force: str = ""                 # "up", "down", or nothing
+
+
+@dataclass(frozen=True, slots=True)
 class HealthEvent:
     """A state that has changed.
 
@@ -61,7 +70,7 @@ class BackendHealth:
     state: str                      # "up", "down", "ejected", "drain"
     since: float
     reason: str                     # of the state, for people
-    underlying: str                 # the state as it would be without drain
+    underlying: str                 # the state as it would be without drain and force
     draining: bool
     checked: bool                   # has active checks
     last_check_ok: bool | None      # None: none ended yet, or it could not be made
@@ -76,6 +85,7 @@ class BackendHealth:
     ramp: int                       # slow start, 0..256
     weight: int                     # in force
     weight_overridden: bool
+    forced: str | None = None       # "up" or "down", by an operator
     counts: HealthCounts = field(default_factory=HealthCounts)
 
 

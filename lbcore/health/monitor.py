@@ -21,7 +21,7 @@ from lbcore.config.plan import HealthPlan
 from lbcore.health import ejection, slow_start
 from lbcore.health.handover import Inherited, read_export
 from lbcore.health.ledger import Mode, Verdict
-from lbcore.health.model import BackendHealth, Board, HealthEvent, Member, PoolRows
+from lbcore.health.model import BackendHealth, Board, HealthEvent, Member, Orders, PoolRows
 from lbcore.health.probe import Outcome, Prober
 from lbcore.health.states import Event, Shown, Standing, State, initial
 from lbcore.health.target import target_of
@@ -41,6 +41,8 @@ BOARD_STATE: Final[Mapping[Shown, int]] = {
     Shown.EJECTED: BackendState.STATE_EJECTED,
     Shown.DRAIN: BackendState.STATE_DRAIN,
 }
+NO_ORDERS: Final = Orders()
+FORCED: Final = "forced by the operator"
 
 
 class HealthMonitor:
@@ -60,6 +62,7 @@ class HealthMonitor:
         self._watches: dict[int, Watch] = {}            # by row
         self._leaving: dict[tuple[bool, int], float] = {}   # (is a pool, row): when it is gone
         self._inherited: dict[tuple[str, str], Inherited] = {}
+        self._orders: Mapping[tuple[str, str], Orders] = {}
         self._running = False
         self._rang_at = -math.inf
         self._ring_timer: Timer | None = None
@@ -88,8 +91,14 @@ class HealthMonitor:
 
     # -- the plan
 
-    def apply(self, pools: Sequence[PoolRows]) -> None:
-        """Follows a new plan.
+    def apply(
+        self, pools: Sequence[PoolRows],
+        orders: Mapping[tuple[str, str], Orders] | None = None,
+    ) -> None:
+        """Follows a new plan, and what an operator has ordered by pool and backend name.
+
+        ``orders`` are all there are: who is not named has none. Without any, those stay that
+        were given before.
 
         Backends are known by pool and name. One that stays keeps its state, unless its address
         is another one now: then it is a new server of which nothing is known, though what an
@@ -97,6 +106,8 @@ class HealthMonitor:
         of backends that are not in the plan any more stay as they are for a while, because
         workers choose by the old plan until they have the new one.
         """
+        if orders is not None:
+            self._orders = orders
         now, wall = time.monotonic(), time.time()
         before = {watch.key: watch for watch in self._watches.values()}
         old_rows = set(self._watches)
@@ -135,6 +146,8 @@ class HealthMonitor:
             self._tell(watch, was_shown, reason)
         for pool in self._pools.values():
             self._write_pool(pool, "configuration applied")
+        if orders is not None:
+            self._obey_all()
         self._inherited.clear()
         for row in self._watches:
             self._leaving.pop((False, row), None)
@@ -158,6 +171,14 @@ class HealthMonitor:
             self._board.set_failures(member.row, 0)
         else:
             self._inherit(watch, inherited, now, wall)
+        order = self._orders.get(watch.key)
+        if order is not None:
+            # Before its row is written for the first time: no connection slips through.
+            if order.drain and not watch.draining:
+                watch.reason, watch.since = "drained by an operator", wall
+            elif order.force and order.force != watch.forced:
+                watch.reason, watch.since = FORCED, wall
+            watch.draining, watch.override, watch.forced = order.drain, order.weight, order.force
         return watch
 
     def _renew(self, watch: Watch, pool: PoolWatch, member: Member,
@@ -235,6 +256,21 @@ class HealthMonitor:
         """Everything known about a backend. Raises KeyError if the plan has none at this row."""
         return self._watch(row).health(time.monotonic(), time.time())
 
+    def obey(self, orders: Mapping[tuple[str, str], Orders]) -> None:
+        """All that an operator wants, by pool and backend name; who is not named has no orders."""
+        self._orders = orders
+        self._obey_all()
+
+    def _obey_all(self) -> None:
+        for row, watch in self._watches.items():
+            order = self._orders.get(watch.key, NO_ORDERS)
+            if watch.override != order.weight:
+                self.set_weight(row, order.weight)
+            if watch.forced != order.force:
+                self.set_forced(row, order.force)
+            if watch.draining != order.drain:
+                self.set_drain(row, order.drain)
+
     def set_drain(self, row: int, on: bool) -> None:
         """Takes a backend out of service or puts it back. Raises KeyError as :meth:`backend`."""
         watch = self._watch(row)
@@ -250,7 +286,7 @@ class HealthMonitor:
         else:
             reason = f"back from drain; before that: {watch.reason}" \
                 if watch.shown is not Shown.UP else "back from drain"
-            self._came_up(watch, now)
+            self._begin_service(watch, now)
         self._publish(watch, was_shown, reason)
 
     def hold(self, row: int, reason: str) -> None:
@@ -270,8 +306,39 @@ class HealthMonitor:
             self._end_ramp(watch)
         else:
             self._board.set_failures(watch.member.row, 0)
-            self._came_up(watch, now)
+            self._begin_service(watch, now)
         self._publish(watch, was_shown, reason or "the application answers")
+
+    def set_forced(self, row: int, force: str) -> None:
+        """Keeps a backend "up" or "down" whatever checks and traffic say; "" lets them decide.
+
+        Checks go on, so that what they say is known when they decide again. One that is forced
+        down takes nothing at all: no session that began there, and nothing in panic either.
+        Raises KeyError as :meth:`backend`, ValueError for another word.
+        """
+        if force not in ("", "up", "down"):
+            raise ValueError(f"{force!r} is neither up nor down")
+        watch = self._watch(row)
+        if watch.forced == force:
+            return
+        was_shown, took, now = watch.shown, watch.takes_traffic, time.monotonic()
+        if took and not watch.draining:
+            watch.settle_ejections(now)
+        watch.forced = force
+        if watch.takes_traffic and not took:
+            self._board.set_failures(row, 0)
+            self._begin_service(watch, now)
+        elif took and not watch.takes_traffic:
+            self._end_ramp(watch)
+        reason = FORCED
+        if not force:
+            reason = "no longer forced"
+            if watch.shown is not Shown.UP:
+                reason += f"; {watch.standing.state.value}" + (
+                    f" by its last check: {watch.last_detail}" if watch.last_detail else "")
+        # Also when up stays up: that it is by order is worth knowing.
+        watch.reason = watch.reason if watch.draining else reason
+        self._publish(watch, was_shown, reason)
 
     def set_weight(self, row: int, weight: int | None) -> None:
         """Puts a weight (0..1000) in the place of the configured one; None takes it back.
@@ -313,7 +380,8 @@ class HealthMonitor:
         watch.counts = old.counts
         watch.draining = old.draining
         watch.override = old.weight
-        if watch.draining:
+        watch.forced = old.forced
+        if watch.draining or watch.forced:
             watch.since, watch.reason = old.since, old.reason
         if old.address != str(watch.member.address):
             self._board.set_failures(watch.member.row, 0)
@@ -490,6 +558,11 @@ class HealthMonitor:
     # -- slow start
 
     def _came_up(self, watch: Watch, now: float) -> None:
+        """Checks or traffic let it take traffic (again). Means nothing while it is forced."""
+        if not watch.forced:
+            self._begin_service(watch, now)
+
+    def _begin_service(self, watch: Watch, now: float) -> None:
         """It takes traffic (again): its time in service begins, with slow start if configured."""
         if not watch.takes_traffic:
             return
@@ -530,8 +603,11 @@ class HealthMonitor:
         self._write_pool(watch.pool, f"{name} is {watch.shown.value}")
 
     def _write_backend(self, watch: Watch) -> None:
-        self._board.set_backend(watch.member.row, BOARD_STATE[watch.shown], watch.weight,
-                                watch.ramp, watch.eject_after)
+        # What is gone gets nothing, also in panic, while what is down is tried then; and no
+        # session that began there, while what drains keeps its sessions.
+        state = BackendState.STATE_GONE if watch.forced == "down" else BOARD_STATE[watch.shown]
+        self._board.set_backend(watch.member.row, state, watch.weight, watch.ramp,
+                                watch.eject_after)
 
     def _write_pool(self, pool: PoolWatch, cause: str) -> None:
         verdict = pool.ledger.verdict(pool.plan.panic_threshold)
@@ -555,7 +631,7 @@ class HealthMonitor:
             pool, backend = watch.key
             self._emit(HealthEvent(pool, backend, was_shown.value, watch.shown.value, reason,
                                    watch.since))
-        elif not watch.draining:
+        elif not watch.draining and not watch.forced:
             watch.reason = reason
 
     def _emit(self, event: HealthEvent) -> None:

@@ -40,6 +40,7 @@ class Watch:
     reason: str
     draining: bool = False
     override: int | None = None         # weight set by an operator
+    forced: str = ""                    # "up" or "down" by an operator
     held: bool = False                  # its application does not run: see HealthMonitor.hold
     counts: HealthCounts = field(default_factory=HealthCounts)
 
@@ -79,14 +80,21 @@ class Watch:
     @property
     def shown(self) -> Shown:
         """The state that people and workers see."""
-        if self.held and not self.draining:
+        if self.draining:
+            return Shown.DRAIN
+        if self.held or self.forced == "down":
             return Shown.DOWN
-        return shown(self.standing.state, self.draining)
+        return Shown.UP if self.forced else shown(self.standing.state, False)
 
     @property
     def takes_traffic(self) -> bool:
-        """Whether traffic may go there, unless it is draining."""
-        return self.standing.takes_traffic and not self.held
+        """Whether traffic may go there, unless it is draining.
+
+        Forced up needs no word of checks or traffic; an application has to run all the same.
+        """
+        if self.forced == "down" or self.held:
+            return False
+        return self.forced == "up" or self.standing.takes_traffic
 
     @property
     def weight(self) -> int:
@@ -97,7 +105,7 @@ class Watch:
     def eject_after(self) -> int:
         """Failures in a row at which workers ring; 0 when an ejection is out of the question."""
         plan = self.pool.plan.ejection
-        if self.draining or self.weight == 0 or not self.takes_traffic:
+        if self.draining or self.forced or self.weight == 0 or not self.takes_traffic:
             return 0
         # By all backends, not by those in service: the rows of the others are not written again
         # when one of them comes back from drain.
@@ -107,9 +115,10 @@ class Watch:
         """Its part in the sums of its pool."""
         return Entry(
             backup=self.member.plan.backup,
-            counted=self.weight > 0 and not self.draining,
+            counted=self.weight > 0 and not self.draining and self.forced != "down",
             up=self.takes_traffic,
-            ejected=self.standing.state is State.EJECTED and not self.held,
+            ejected=(self.standing.state is State.EJECTED and not self.held
+                     and not self.forced),
             weight=self.weight * self.ramp,
         )
 
@@ -160,6 +169,7 @@ class Watch:
             ramp=self.ramp,
             weight=self.weight,
             weight_overridden=self.override is not None,
+            forced=self.forced or None,
             counts=replace(self.counts),
         )
 
@@ -175,6 +185,7 @@ class Watch:
             "reason": self.reason,
             "draining": self.draining,
             "weight": self.override,
+            "forced": self.forced,
             "ejections": self.ejections,
             "up_since": wall - (now - self.up_at),
             "ejected_until": (wall + self.return_at - now
