@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lbcore
-
 from lbcore.supervisor.notify import for_children
 
 TICK = os.sysconf("SC_CLK_TCK")
