@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from lbcore.admin.figures import FigureSource
+
 Json = dict[str, Any]
 
 
@@ -65,6 +67,10 @@ class Control(Protocol):
     """The supervisor as the admin address sees it. Everything may raise ControlError."""
 
     # -- telling
+
+    @property
+    def figures(self) -> FigureSource:
+        """What metrics are made of."""
 
     @property
     def plan_version(self) -> int:

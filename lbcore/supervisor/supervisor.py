@@ -29,6 +29,7 @@ from lbcore.supervisor.apps import Change
 from lbcore.supervisor.apps_rollout import ENDING, AppRollout
 from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.demo import DemoBackends, with_demo_backends
+from lbcore.supervisor.figures import LiveFigures
 from lbcore.supervisor.fleet import Fleet, LaunchError
 from lbcore.supervisor.groups import SocketTable
 from lbcore.supervisor.image import ResolveError
@@ -74,6 +75,7 @@ class Supervisor:
         self.fleet = Fleet(board, board_number, bell, table, instance, log, self._rows_in_use)
         self.rollout = Rollout(board, self.monitor, table, self.fleet, self.demos, log)
         self.meter = Meter()
+        self.figures = LiveFigures(self)
         self.admin = AdminServer(self)
         self.admin_socket: socket.socket | None = None
         self.generation = 1              # counts upgrades, from 1

@@ -181,7 +181,7 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
                      "unsent": [[text, [passed(fd) for fd in fds]] for text, fds in
                                 (w.channel.unsent() if w.channel is not None else [])]}
                     for w in fleet.workers()],
-        "demos": demos, "apps": apps,
+        "demos": demos, "apps": apps, "figures": supervisor.figures.export(),
     }
 
 
@@ -235,6 +235,7 @@ async def restore(config: Path, found: Read, log: Log, state: Json) -> Superviso
 
 async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: bool) -> None:
     fleet, rollout = supervisor.fleet, supervisor.rollout
+    supervisor.figures.restore(state.get("figures"), same_board)
     supervisor.generation = state["generation"] + 1
     supervisor.started = datetime.fromisoformat(state["started"])
     supervisor.workers_wanted = state["workers_wanted"]
