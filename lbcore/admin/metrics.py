@@ -24,8 +24,9 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from lbcore.admin import families
+from lbcore.admin.contract import Control
 from lbcore.admin.exposition import Family, labels
-from lbcore.admin.figures import FigureSource, InstanceFigures
+from lbcore.admin.figures import InstanceFigures
 
 SLICE = 0.002                # seconds of writing between two turns of the event loop
 # So many rows of a kind are written; lbcore_metrics_left_out_rows says how many are not.
@@ -37,8 +38,8 @@ END = b"# EOF\n"             # of OpenMetrics
 class Metrics:
     """The metrics of one instance."""
 
-    def __init__(self, source: FigureSource) -> None:
-        self._source = source
+    def __init__(self, control: Control) -> None:
+        self._control = control
         self._small = CollectorRegistry(auto_describe=False)
         self._small.register(_Instance(self))
         ProcessCollector(registry=self._small)
@@ -56,7 +57,7 @@ class Metrics:
         openmetrics = content_type.startswith(OPENMETRICS)
         self.scrapes += 1
         rows = await self._rows(openmetrics)
-        self.instance = self._source.instance()
+        self.instance = self._control.figures.instance()
         small = encode(self._small)
         if openmetrics:
             return small.removesuffix(END) + rows.encode() + END, content_type
@@ -82,7 +83,7 @@ class Metrics:
                 self._last.clear()
 
     async def _write(self, openmetrics: bool) -> str:
-        source = self._source
+        source = self._control.figures
         kinds: Sequence[tuple[str, Sequence[Family], Iterator[Any]]] = (
             ("worker", families.WORKER, source.workers()),
             ("listener", families.LISTENER, source.listeners()),
