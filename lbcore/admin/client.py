@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from lbcore.admin import calls
@@ -49,12 +49,15 @@ def socket_name(path: str) -> str:
     return "\0" + path[1:] if path.startswith("@") else path
 
 
-def explained(error: Exception, where: object, timeout: float) -> NotRunning:
-    """What a failure to talk to an instance means."""
+ADVICE = "start it, or name its configuration with -c or its address with --admin"
+
+
+def explained(
+    error: Exception, where: object, timeout: float, advice: str = ADVICE
+) -> NotRunning:
+    """What a failure to talk to an instance means. ``advice``: when there is none."""
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        return NotRunning(
-            f"no lbcore answers at {where}: start it, or name its configuration with -c or "
-            f"its address with --admin")
+        return NotRunning(f"no lbcore answers at {where}: {advice}")
     if isinstance(error, ImpostorError):
         return NotRunning(f"what answers at {where} is not yours but of user {error.owner}: "
                           f"nothing was sent to it")
@@ -89,6 +92,7 @@ class Transport:
         self.address = address
         self.timeout = timeout
         self.token = token
+        self.advice = ADVICE             # for whoever finds nobody there
 
     def do(self, call: Call, timeout: float | None = None) -> Json:
         """The answer to a call. Raises NotRunning or AdminError."""
@@ -98,12 +102,12 @@ class Transport:
             answer = self._ask(connection, call)
             text = answer.read(MAX_ANSWER)
         except (OSError, ImpostorError, http.client.HTTPException) as error:
-            raise explained(error, self.address, patience) from error
+            raise explained(error, self.address, patience, self.advice) from error
         finally:
             connection.close()
         return call.answer(self.address, answer.status, text)
 
-    def stream(self, call: Call) -> Iterator[tuple[str, Json]]:
+    def stream(self, call: Call) -> Generator[tuple[str, Json], None, None]:
         """Name and data of each message of a stream, until lbcore ends it.
 
         Raises NotRunning or AdminError. Closing the iterator closes the connection.
@@ -120,7 +124,7 @@ class Transport:
                 for message in parser.feed(data):
                     yield message.event, json.loads(message.data)
         except (OSError, ImpostorError, http.client.HTTPException, ValueError) as error:
-            raise explained(error, self.address, self.timeout) from error
+            raise explained(error, self.address, self.timeout, self.advice) from error
         finally:
             connection.close()
 
@@ -183,7 +187,7 @@ class AdminClient(Transport):
         return self.do(calls.openapi())
 
     def follow(self, interval: float = 1.0, live: bool = True,
-               after: int | None = None) -> Iterator[tuple[str, Json]]:
+               after: int | None = None) -> Generator[tuple[str, Json], None, None]:
         """("state", ...) and ("event", ...) as they happen, until the instance ends the stream.
 
         ``after``: the number of the last event that is known already.
