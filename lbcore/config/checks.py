@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from ipaddress import ip_address
 from posixpath import normpath
 
-from lbcore.config import apps, checks_http
+from lbcore.config import apps, checks_admin, checks_http
 from lbcore.config.findings import Finding, choices, nearest
 from lbcore.config.models import MAX_BACKENDS, Config, Health, Listener, Pool
 from lbcore.config.plan import Address
@@ -19,7 +19,6 @@ from lbcore.config.problems import KeyPath
 from lbcore.config.values import (
     format_duration,
     parse_backend,
-    parse_bind,
     parse_listen,
     parse_source,
 )
@@ -38,6 +37,7 @@ def errors(config: Config, pool_names: Collection[str]) -> Iterator[Finding]:
         )
     yield from _names(config)
     yield from _binds(config)
+    yield from checks_admin.errors(config.admin)
     for index, listener in enumerate(config.listener):
         yield from _listener(("listener", index), listener, config, pool_names)
         yield from checks_http.listener_errors(("listener", index), listener)
@@ -61,12 +61,7 @@ def warnings(config: Config) -> Iterator[Finding]:
     for name in config.pool:
         if name not in used:
             yield Finding(("pool", name), "no listener uses this pool", "remove it, or use it")
-    if config.admin.listen and not _is_local(parse_bind(config.admin.listen)):
-        yield Finding(
-            ("admin", "listen"),
-            "whoever reaches this address controls lbcore: it asks for no password",
-            'a unix socket, or "127.0.0.1:PORT"',
-        )
+    yield from checks_admin.warnings(config.admin)
     for index, listener in enumerate(config.listener):
         yield from checks_http.listener_warnings(("listener", index), listener)
         open_to_all = not all(_is_local(parse_listen(text)) for text in listener.bind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lbcore.config import apps, values
+from lbcore.config import apps, files, values
 from lbcore.config.compile_http import http_plan, pool_http_plan
 from lbcore.config.cpus import usable_cpus
 from lbcore.config.http_values import parse_hash_on
@@ -13,6 +13,7 @@ from lbcore.config.models import Backend, Config, Ejection, Health, Listener, Lo
 from lbcore.config.plan import (
     NO_POOL,
     Address,
+    AdminPlan,
     BackendPlan,
     EjectionPlan,
     HealthPlan,
@@ -56,7 +57,14 @@ def _plan(config: Config) -> Plan:
         max_pipes=process.max_pipes,
         hang_timeout_ms=process.hang_timeout,
         log=_log(config.log),
+        api=_api(config),
     )
+
+
+def _api(config: Config) -> AdminPlan:
+    admin = config.admin
+    token = files.token(admin.token_file) if admin.token_file is not None else ""
+    return AdminPlan(token, tuple(admin.hosts), admin.dashboard, admin.metrics)
 
 
 def admin_address(config: Config) -> Address:

@@ -1,4 +1,4 @@
-"""Files that a configuration names, which lbcore reads when it is loaded: pages, users.
+"""Files that a configuration names, which lbcore reads when it is loaded: pages, users, tokens.
 
 Workers get their contents with the plan: they never open them, and may not be allowed to.
 """
@@ -15,6 +15,8 @@ from lbcore.config.values import BadValue
 
 MAX_PAGE = 2**20
 MAX_USERS = 2**22
+MAX_TOKEN = 4096
+LEAST_TOKEN = 16                 # characters below which a token can be guessed
 KINDS = {".txt": "text", ".html": "html", ".htm": "html", ".json": "json"}
 TYPES = {
     "text": "text/plain; charset=utf-8",
@@ -82,4 +84,24 @@ def users(path: str) -> dict[str, str]:
         if name in found:
             raise BadValue(f'line {number} of {path}: "{name}" is there twice', "remove one")
         found[name] = hashed
+    return found
+
+
+def token(path: str) -> str:
+    """The token in the first line of a file that only its owner has access to. Raises BadValue."""
+    make = f"(umask 077; openssl rand -hex 32 > {path})"
+    text = read(path, MAX_TOKEN)
+    mode = stat.S_IMODE(Path(path).stat().st_mode)
+    if mode & 0o077:
+        raise BadValue(f"{path} can be read or written by other users (mode {mode:04o})",
+                       f"chmod 600 {path}")
+    try:
+        found = (text.splitlines() or [b""])[0].strip().decode("ascii")
+    except UnicodeDecodeError:
+        found = " "
+    if not found:
+        raise BadValue(f"the first line of {path} is empty", make)
+    if not found.isprintable() or " " in found:
+        raise BadValue(f"the first line of {path} is no token",
+                       f"letters, digits and -._~+/=, no blanks; for example {make}")
     return found

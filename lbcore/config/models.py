@@ -11,6 +11,7 @@ prints; durations become milliseconds.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
@@ -36,7 +37,7 @@ from lbcore.config.fields import (
     key,
     reading,
 )
-from lbcore.config.http_models import HttpEjection, HttpListener, HttpPool
+from lbcore.config.http_models import FilePath, HttpEjection, HttpListener, HttpPool
 from lbcore.config.values import BadValue
 
 MAX_WORKERS = 64                 # half of the scoreboard's seats: old workers drain beside new ones
@@ -64,6 +65,16 @@ Workers = Annotated[
         {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS}]}
     ),
 ]
+
+
+def _host_name(text: str) -> None:
+    if len(text) > 253 or not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", text):
+        port = re.fullmatch(r"([^:]+):[0-9]+", text)
+        hint = f'without a port: "{port[1]}"' if port else 'for example "lb.internal"'
+        raise BadValue(f'"{text}" is not a host name', hint)
+
+
+HostName = Annotated[str, as_written(_host_name)]
 
 
 class Process(Table):
@@ -122,9 +133,26 @@ class Admin(Table):
     listen: Annotated[str, as_written(values.parse_bind)] | None = key(
         None,
         "Address of the control API. Absent: `unix:/run/lbcore/admin.sock` for root, otherwise "
-        "`lbcore/admin.sock` in `$XDG_RUNTIME_DIR`, or `/tmp/lbcore-UID/admin.sock` without one.",
+        "`lbcore/admin.sock` in `$XDG_RUNTIME_DIR`, or `/tmp/lbcore-UID/admin.sock` without one. "
+        "An address that other machines can reach needs `token_file`.",
         "address",
     )
+    token_file: FilePath | None = key(
+        None,
+        "File whose first line is the token that every request over TCP must show "
+        "(`Authorization: Bearer TOKEN`). Nobody but its owner may have access to it. Read when "
+        "the configuration is loaded. Absent: who reaches the address controls lbcore.",
+        "path",
+    )
+    hosts: list[HostName] = key(
+        [],
+        "Names under which the address may be asked besides its IP address and localhost; other "
+        "names in Host are refused, as web pages can make up names for any address.",
+        "host names",
+        max_length=64,
+    )
+    dashboard: bool = key(True, "Whether `/` is the dashboard.", "switch")
+    metrics: bool = key(True, "Whether `/metrics` has figures for Prometheus.", "switch")
 
 
 class Log(Table):

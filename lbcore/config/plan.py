@@ -350,6 +350,16 @@ class LogPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminPlan:
+    """Whom the admin address answers, and what it serves."""
+
+    token: str = field(default="", repr=False)   # asked for over TCP; "": none
+    hosts: tuple[str, ...] = ()  # names of ours, besides IP addresses and localhost
+    dashboard: bool = True
+    metrics: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything a running instance needs."""
 
@@ -365,6 +375,7 @@ class Plan:
     max_pipes: int = 256         # per worker, for splice
     hang_timeout_ms: int = 10_000    # a worker silent for so long is killed and replaced
     log: LogPlan = field(default_factory=LogPlan)
+    api: AdminPlan = field(default_factory=AdminPlan)
 
     def pools_of(self, listener: ListenerPlan) -> tuple[PoolPlan, ...]:
         """The pools that a listener uses: its own first, then those of its routes in order."""
