@@ -50,12 +50,15 @@ class Page:
         self.mark = secrets.token_hex(8)
         self._served: list[subprocess.Popen[bytes]] = []
         shown = "\n".join([block.text + " ".join(block.directives.values()) for block in blocks])
-        self.ports: dict[str, int] = {}
-        for found in ADDRESS.finditer(shown):
-            port = next(group for group in found.groups() if group)
-            if port not in self.ports:
-                self.ports[port] = free_port()
-        for directory in ("here", "etc/lbcore", "srv", "var/log/lbcore", "run/lbcore", "tmp"):
+        named = {next(group for group in found.groups() if group)
+                 for found in ADDRESS.finditer(shown)}
+        free: set[int] = set()
+        while len(free) < len(named):
+            free.add(free_port())
+        # In the same order, because pages sort what mentions them.
+        self.ports = dict(zip(sorted(named, key=int), sorted(free), strict=True))
+        for directory in ("here", "etc/lbcore", "srv", "var/log/lbcore",
+                          "var/log/nginx", "run/lbcore", "tmp"):
             (self.root / directory).mkdir(parents=True)
         self._cwd = self.here
 
@@ -83,6 +86,9 @@ class Page:
             self._call(block, Command(block.line, block.text), 0)
         elif block.kind == "end":
             self.end()
+        elif block.kind == "serve":
+            port, _, words = block.text.partition(" ")
+            self._serve(block, Command(block.line, words), port)
         elif block.kind == "kill":
             self._kill(self.translated(block.text))
         elif block.kind == "console":
@@ -97,7 +103,7 @@ class Page:
             self._call(block, command, 0)
         last = commands[-1]
         if "serves" in block.directives:
-            self._serve(block, last)
+            self._serve(block, last, block.directives["serves"])
         elif "eventually" in block.directives:
             self._repeat(block, last, code)
         else:
@@ -200,7 +206,7 @@ class Page:
 
     # -- what goes on running
 
-    def _serve(self, block: Block, command: Command) -> None:
+    def _serve(self, block: Block, command: Command, ports: str) -> None:
         configured = [path for path in self.here.rglob("lb*.toml")
                       if FOREIGN.search(path.read_text()) and path.name in command.text]
         if configured:
@@ -213,7 +219,7 @@ class Page:
                 start_new_session=True)
         self._served.append(process)
         deadline = time.monotonic() + PATIENCE
-        for name in block.directives["serves"].split():
+        for name in ports.split():
             while not listens(self.ports.get(name, int(name))):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise PageFailed(f"{block.where}: {command.text}\nnobody listens on {name}\n"

@@ -25,7 +25,9 @@ DIRECTIVE = re.compile(r"<!-- test: (.*?)\s*-->", re.DOTALL)
 COMMANDS = ("$ ", "# ", "lbcore ", "curl ", "make ", "pip ", "python", ".venv/", "sudo ",
             "systemctl ", "/opt/", "apt", "gunicorn ", "uvicorn ", "docker ", "podman ")
 KINDS = {"skip", "serves", "fails", "figures", "setup", "instead", "eventually", "end",
-         "kill", "files"}
+         "kill", "serve", "files"}
+
+HIDDEN = {"setup", "end", "kill", "serve", "files"}      # are blocks of their own
 
 
 class BadPage(Exception):
@@ -45,8 +47,8 @@ class Command:
 class Block:
     """What a page has between two fences, or in a comment for the test alone.
 
-    ``kind`` is "file", "console", "setup", "end", "kill", "files" or "picture"; ``directives`` are
-    the comments before it, by their first word.
+    ``kind`` is "file", "console", "picture" or one of ``HIDDEN``; ``directives`` are the comments
+    before it, by their first word.
     """
 
     page: Path
@@ -108,7 +110,7 @@ def _blocks(page: Path) -> Iterator[Block]:
                 word, _, rest = said.partition("\n" if said.startswith("setup") else " ")
                 if word not in KINDS:
                     raise BadPage(f"{page}:{here}: no directive is called {word!r}")
-                if word in ("setup", "end", "kill", "files"):
+                if word in HIDDEN:
                     yield Block(page, here, word, rest)
                 else:
                     waiting[word] = rest
