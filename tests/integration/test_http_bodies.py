@@ -210,6 +210,13 @@ def test_backend_that_reads_slowly_holds_back_the_client(web: HttpLab) -> None:
     web.expect_http(client_gone=1)
 
 
+def say_late(client: Wire, data: bytes, begun: threading.Event) -> None:
+    """Sends a request whose last bytes wait until something has happened."""
+    client.say(data[:-100])
+    begun.wait()
+    client.say(data[-100:])
+
+
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_both_directions_flow_at_once(web: HttpLab, framing: str) -> None:
     """The backend answers while it reads: neither side ever has more than a little outstanding."""
@@ -240,7 +247,13 @@ def test_both_directions_flow_at_once(web: HttpLab, framing: str) -> None:
     web.web(pool(site.address), route=WAYS["streamed"])
     client = web.client()
     for _ in range(2):
-        sender = sent(client, framed_request(framing, "/", DATA[:size]))
+        begun = threading.Event()
+        sender = threading.Thread(target=say_late, daemon=True, args=(
+            client, framed_request(framing, "/", DATA[:size]), begun))
+        sender.start()
+        while b"\r\n\r\n" not in client.kept:
+            client.more()
+        begun.set()
         answer = client.answer("POST")
         assert answer.body == DATA[:size]
         sender.join()
