@@ -1,7 +1,7 @@
 """Every request body, query and answer of the admin address, as pydantic models.
 
 They are the only source: requests are validated by them, the OpenAPI document is made from them,
-and clients read answers with them. ``picture.py`` has the large answers, which are here as well.
+and clients read answers with them. ``picture.py`` has the large answers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from lbcore.admin.picture import (
     Moment,
     PoolStatus,
     Slim,
-    Status,
     Versioned,
     WorkerStatus,
 )
@@ -387,3 +386,13 @@ class StreamState(Answer):
 
     status: Slim
     live: Live | None = Field(None, description="Absent with `live=false`.")
+
+
+class Document(Answer):
+    """An OpenAPI document."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]

@@ -1,21 +1,12 @@
-"""The admin address: HTTP and JSON.
+"""The admin address: serves the table of operations, the dashboard and the metrics.
 
-    GET  /v1/status
-    POST /v1/reload
-    POST /v1/backends/{pool}/{backend}/drain
-    POST /v1/backends/{pool}/{backend}/undrain
-    POST /v1/backends/{pool}/{backend}/weight     {"weight": 0..1000 or null}
-    POST /v1/pools/{pool}/restart
-    POST /v1/workers                              {"count": n}
-    POST /v1/upgrade
-    POST /v1/stop                                 {"now": false}
-
-Errors are ``{"error": {"message": ..., "hint": ..., "problems": [...]}}``. Whoever reaches the
-address may do everything: a unix socket is for its owner only, a TCP address is for loopback.
+What can be asked is in ``operations.py``; who is answered in ``auth.py``; what a request may look
+like in ``reading.py``; how many connections there may be in ``connections.py``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import socket
@@ -24,156 +15,259 @@ from typing import Any
 
 from aiohttp import web
 
+from lbcore.admin import openapi, reading
+from lbcore.admin.adapter import adapted
+from lbcore.admin.auth import CHALLENGE, Guard
+from lbcore.admin.connections import Door
 from lbcore.admin.contract import Control, ControlError, Json
+from lbcore.admin.metrics import Metrics
+from lbcore.admin.models import Query
+from lbcore.admin.operations import OPERATIONS, Call, Operation
+from lbcore.admin.pages import Pages
+from lbcore.admin.readiness import obstacles
+from lbcore.admin.shared import Shared
+from lbcore.admin.stream import Streams
+from lbcore.config.plan import AdminPlan
 
-MAX_BODY = 64 * 1024
-FINISH = 5.0                 # seconds that running requests get when the server stops
+MAX_BODY = 2 * 2**20             # all backends of a large pool
+BODY_PATIENCE = 10.0             # seconds for a request's body
+ANSWER_PATIENCE = 30.0           # seconds for a client to take an answer
+FINISH = 5.0                     # seconds that running requests get when the server stops
+AT_ONCE = 4                      # requests that read at the same time: checks must get their turn
+READY_AGE = 1.0                  # seconds that a picture may be old for /readyz
+HEADERS = {"Server": "lbcore", "X-Content-Type-Options": "nosniff",
+           "Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-CONTROL: web.AppKey[Control] = web.AppKey("control", Control)
 
 
 class AdminServer:
     """Serves the admin address on a listening socket that stays the caller's."""
 
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    def __init__(self, control: Control, plan: AdminPlan | None = None) -> None:
+        self._control = control = adapted(control)
+        self._plan = plan or AdminPlan()
+        self._token = self._plan.token
+        self._listening: socket.socket | None = None
+        self._guard = Guard()
+        self._pages = Pages()
+        self._picture: Shared[Json] = Shared(control.status)
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._metrics_of = Metrics(control)
+        self._documents: dict[bool, bytes] = {}
+        self._streams = Streams(control)
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._door: Door | None = None
+
+    def configure(self, plan: AdminPlan) -> None:
+        """Takes over token, host names and switches, also while serving."""
+        self._plan = plan
+        # The address stays until a restart, so without a token it must not become open meanwhile.
+        if plan.token or not self._listening or not _beyond_loopback(self._listening):
+            self._token = plan.token
+        over_tcp = self._listening is not None and self._listening.family != socket.AF_UNIX
+        self._guard = Guard(self._token if over_tcp else "", plan.hosts)
 
     async def start(self, listening: socket.socket) -> None:
-        """Begins to answer. The server works on a duplicate of ``listening``."""
-        self._runner = web.AppRunner(make_app(self._control), access_log=None,
-                                     shutdown_timeout=FINISH)
-        await self._runner.setup()
-        site = web.SockSite(self._runner, listening.dup())
-        await site.start()
+        """Begins to answer. The server works on a duplicate of ``listening``.
+
+        Raises ValueError for an address beyond loopback without a token.
+        """
+        if _beyond_loopback(listening) and not self._token:
+            raise ValueError("an admin address beyond loopback needs [admin] token_file")
+        self._listening = listening
+        self.configure(self._plan)
+        self._streams = Streams(self._control)
+        runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=FINISH)
+        await runner.setup()
+        self._runner = runner
+        if runner.server is None:
+            raise RuntimeError("the runner has no server")
+        self._door = Door(runner.server)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._door, sock=listening.dup())
 
     async def stop(self) -> None:
-        """Finishes requests that are being answered and closes their connections."""
+        """Ends streams, finishes requests that are being answered, closes all connections."""
+        self._streams.close()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        if self._door is not None:
+            self._door.close()
+            self._door = None
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
+    def _application(self) -> web.Application:
+        app = web.Application(middlewares=[self._outermost], client_max_size=MAX_BODY)
+        own: dict[str, Handler] = {
+            "config_toml": self._config_toml, "stream": self._stream, "openapi": self._openapi,
+            "healthz": self._healthz, "readyz": self._readyz, "metrics": self._metrics,
+        }
+        for operation in OPERATIONS:
+            handler = own.get(operation.name) or self._answering(operation)
+            if not operation.open:
+                handler = self._with_token(handler)
+            if operation.method == "GET":
+                app.router.add_get(operation.path, handler,
+                                   allow_head=operation.name != "stream")
+            else:
+                app.router.add_route(operation.method, operation.path, handler)
+        app.router.add_get("/{file:(?!v1/)[^{}]*}", self._page)
+        return app
 
-def make_app(control: Control) -> web.Application:
-    """The application behind the admin address."""
-    app = web.Application(middlewares=[_errors_as_json, _no_browsers], client_max_size=MAX_BODY)
-    app[CONTROL] = control
-    backend = "/v1/backends/{pool}/{backend}"
-    app.add_routes([
-        web.get("/v1/status", _status),
-        web.post("/v1/reload", _reload),
-        web.post(backend + "/drain", _drain),
-        web.post(backend + "/undrain", _undrain),
-        web.post(backend + "/weight", _weight),
-        web.post("/v1/pools/{pool}/restart", _restart),
-        web.post("/v1/workers", _workers),
-        web.post("/v1/upgrade", _upgrade),
-        web.post("/v1/stop", _stop),
-    ])
-    return app
+    # -- what happens to every request
+
+    @web.middleware
+    async def _outermost(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Whom to answer, errors as JSON, and no waiting for who does not read the answer."""
+        try:
+            page = request.match_info.handler == self._page
+            self._guard.check_source(request.headers, page=page)
+            response = await handler(request)
+        except ControlError as error:
+            response = _refused(error)
+        except web.HTTPException as error:
+            response = _unanswerable(error)
+        if not response.prepared:
+            response.headers.update(HEADERS)
+            response.headers.setdefault("Cache-Control", "no-store")
+        try:
+            async with asyncio.timeout(ANSWER_PATIENCE):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError("nobody reads the answer") from None
+        return response
+
+    def _with_token(self, handler: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            self._guard.check_token(request.headers)
+            return await handler(request)
+
+        return guarded
+
+    def _answering(self, operation: Operation) -> Handler:
+        """What answers an operation of the table."""
+        run = operation.run
+        if run is None:
+            raise ValueError(f"nobody answers {operation.name}")
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            query = reading.query(operation.query or Query, request.query.items())
+            if not operation.changes:
+                async with self._turns:
+                    said = await run(self._call(request, query=query))
+                    return _json(said)
+            expect = reading.expected_version(request.headers)
+            body = await _body(request, operation)
+            said = await run(self._call(request, query=query, body=body, expect=expect))
+            return _json(said, operation.status)
+
+        return answer
+
+    def _call(self, request: web.Request, **read: Any) -> Call:
+        return Call(self._control, self._picture.fresh, request.match_info, **read)
+
+    # -- what is not JSON
+
+    async def _config_toml(self, request: web.Request) -> web.Response:
+        reading.query(Query, request.query.items())
+        version = self._control.plan_version
+        async with self._turns:
+            return web.Response(text=self._control.config_toml(), headers={"ETag": f'"{version}"'})
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        operation = next(one for one in OPERATIONS if one.name == "stream")
+        asked: Any = reading.query(operation.query or Query, request.query.items())
+        return await self._streams.serve(request, asked, HEADERS)
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        reading.query(Query, request.query.items())
+        token = self._guard.needs_token
+        if token not in self._documents:
+            self._documents[token] = json.dumps(openapi.document(token)).encode()
+        return web.Response(body=self._documents[token], content_type="application/json")
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        reasons = obstacles(await self._picture.recent(READY_AGE))
+        if not reasons:
+            return web.Response(text="ready\n")
+        told = reasons if self._guard.knows(request.headers) else []
+        return web.Response(status=503, text="\n".join(["not ready", *told]) + "\n")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if not self._plan.metrics:
+            raise ControlError(404, "metrics are switched off", "[admin] metrics = true")
+        async with self._turns:
+            accept = ",".join(request.headers.getall("Accept", []))
+            body, kind = await self._metrics_of.render(accept)
+        return web.Response(body=body, headers={"Content-Type": kind})
+
+    async def _page(self, request: web.Request) -> web.Response:
+        if not self._plan.dashboard:
+            raise web.HTTPNotFound
+        return self._pages.answer(request, request.match_info["file"])
 
 
-async def _status(request: web.Request) -> web.Response:
-    return web.json_response(await request.app[CONTROL].status())
-
-
-async def _reload(request: web.Request) -> web.Response:
-    return web.json_response(await request.app[CONTROL].reload())
-
-
-async def _restart(request: web.Request) -> web.Response:
-    pool = request.match_info["pool"]
-    return web.json_response(await request.app[CONTROL].restart(pool))
-
-
-async def _drain(request: web.Request) -> web.Response:
-    pool, backend = request.match_info["pool"], request.match_info["backend"]
-    return web.json_response(await request.app[CONTROL].set_drain(pool, backend, True))
-
-
-async def _undrain(request: web.Request) -> web.Response:
-    pool, backend = request.match_info["pool"], request.match_info["backend"]
-    return web.json_response(await request.app[CONTROL].set_drain(pool, backend, False))
-
-
-async def _weight(request: web.Request) -> web.Response:
-    pool, backend = request.match_info["pool"], request.match_info["backend"]
-    body = await _body(request)
-    weight = _number(body, "weight", 0, 1000) if body.get("weight", 0) is not None else None
-    return web.json_response(await request.app[CONTROL].set_weight(pool, backend, weight))
-
-
-async def _workers(request: web.Request) -> web.Response:
-    count = _number(await _body(request), "count", 1, 1024)
-    return web.json_response(await request.app[CONTROL].set_workers(count))
-
-
-async def _upgrade(request: web.Request) -> web.Response:
-    return web.json_response(await request.app[CONTROL].upgrade(), status=202)
-
-
-async def _stop(request: web.Request) -> web.Response:
-    now = bool((await _body(request)).get("now", False))
-    return web.json_response(await request.app[CONTROL].stop(now), status=202)
-
-
-async def _body(request: web.Request) -> Json:
-    text = await request.text()
-    if not text:
-        return {}
+async def _body(request: web.Request, operation: Operation) -> Any:
+    """The body of a change, read by the operation's model; None: it has none."""
     try:
-        body = json.loads(text)
-    except ValueError as error:
-        raise ControlError(400, f"the body is not JSON: {error}") from error
-    if not isinstance(body, dict):
-        raise ControlError(400, "the body is not a JSON object")
-    return body
+        async with asyncio.timeout(BODY_PATIENCE):
+            text = await request.read()
+    except TimeoutError:
+        raise ControlError(408, f"the body did not come within {BODY_PATIENCE:g} seconds"
+                           ) from None
+    except web.RequestPayloadError as error:
+        raise ControlError(400, f"the body broke off: {error}") from error
+    if text and request.content_type != "application/json":
+        raise ControlError(415, "a body must be JSON", "Content-Type: application/json")
+    model = operation.body
+    if model is None:
+        if text:
+            reading.body(Query, text)
+        return None
+    if not text and operation.body_needed:
+        raise ControlError(400, "the body is missing",
+                           f"a JSON object with: {', '.join(model.model_fields)}")
+    return reading.body(model, text or b"{}")
 
 
-def _number(body: Json, key: str, least: int, most: int) -> int:
-    value: Any = body.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ControlError(
-            400, f"{key!r} is missing or not a number from {least} to {most}",
-            f'send a JSON object such as {{"{key}": {least + 1}}}')
-    return value
+def _json(said: Json, status: int = 200) -> web.Response:
+    response = web.json_response(said, status=status)
+    if "plan_version" in said:
+        response.headers["ETag"] = f'"{said["plan_version"]}"'
+    return response
 
 
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except ControlError as error:
-        return web.json_response(error.as_json(), status=error.status)
-    except web.HTTPException as error:
-        hint = "the paths are listed in the documentation of the admin address"
-        answer = ControlError(error.status, error.reason, hint if error.status == 404 else "")
-        return web.json_response(answer.as_json(), status=error.status, headers=_allow(error))
+def _refused(error: ControlError) -> web.Response:
+    response = web.json_response(error.as_json(), status=error.status)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = CHALLENGE
+    if error.status == 503:
+        response.headers["Retry-After"] = "1"
+    return response
 
 
-def _allow(error: web.HTTPException) -> dict[str, str]:
-    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+def _unanswerable(error: web.HTTPException) -> web.Response:
+    """An error of aiohttp's as JSON."""
+    hint = {404: "GET /v1/openapi.json lists what there is",
+            413: f"at most {MAX_BODY // 2**20} MiB"}.get(error.status, "")
+    response = _refused(ControlError(error.status, error.reason, hint))
+    if "Allow" in error.headers:
+        response.headers["Allow"] = error.headers["Allow"]
+    return response
 
 
-@web.middleware
-async def _no_browsers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuses what only a browser sends on behalf of some web page.
-
-    A page can make its visitor's browser send requests to 127.0.0.1. They carry an Origin, or,
-    after DNS rebinding, a host name that is not ours.
-    """
-    if "Origin" in request.headers or request.headers.get("Sec-Fetch-Site", "none") != "none":
-        raise ControlError(403, "requests from web pages are not answered here")
-    host = (request.host or "").removesuffix(f":{request.url.port}").strip("[]")
-    if host and host != "localhost" and not _is_address(host):
-        raise ControlError(403, f"the host name {host!r} is not answered here",
-                           "use the IP address of the admin address, or localhost")
-    return await handler(request)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
+def _beyond_loopback(listening: socket.socket) -> bool:
+    """Whether others than this machine can reach a socket."""
+    if listening.family == socket.AF_UNIX:
         return False
-    return True
+    return not ipaddress.ip_address(listening.getsockname()[0]).is_loopback

@@ -168,6 +168,7 @@ class Supervisor:
         """Takes over what concerns processes. Raises LookupError for an unknown user."""
         self.fleet.settings = settings_of(plan)
         self.demos.identity = self.fleet.settings.identity
+        self.admin.configure(plan.api)
 
     def _announce(self, plan: Plan) -> None:
         binds = [str(bind) for listener in plan.listeners for bind in listener.binds]
