@@ -1,0 +1,110 @@
+// Everything that asks a person: native <dialog>, which keeps the focus inside and gives it back.
+
+import { h, icon, say, show } from "./dom.js";
+
+let toasts = null;
+
+// Says in passing that something is done. Read out by screen readers.
+export function toast(words) {
+  toasts ??= document.getElementById("toasts");
+  const el = h("p", {}, icon("up"), h("span", { text: words }));
+  toasts.append(el);
+  setTimeout(() => el.remove(), 6000);
+}
+
+// What the API said no with, as an element for the dialog that asked.
+function complaint(error) {
+  const problems = error.problems || [];
+  return [
+    h("p", { class: "what" }, icon("down"), h("b", { text: error.message })),
+    error.hint && h("p", { text: error.hint }),
+    problems.length > 0 && h("ul", {}, problems.map((problem) => h("li", {},
+      problem.key && h("code", { text: problem.key }), problem.key && ": ", problem.message || "",
+      problem.hint && h("span", { class: "hint", text: ` ${problem.hint}` })))),
+  ].filter(Boolean);
+}
+
+let serial = 0;
+
+// A modal dialog with a heading. The element is removed when it is closed.
+export function open({ title, children, wide = false, onClose, closable = true }) {
+  serial += 1;
+  const heading = h("h2", { id: `dialog-${serial}`, text: title });
+  const shut = h("button", { type: "button", class: "quiet close", "aria-label": "Close",
+    on: { click: () => dialog.close() } }, icon("close"));
+  const dialog = h("dialog", { class: wide ? "wide" : null, "aria-labelledby": heading.id },
+    h("header", {}, heading, closable && shut), children);
+  dialog.addEventListener("cancel", (event) => { if (!closable) event.preventDefault(); });
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    onClose?.();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  return dialog;
+}
+
+// Asks before something is done. `says`: what will happen, a string for each paragraph or an
+// element. `fields`: elements of a form. `run(form)` does it and returns what to say afterwards;
+// what it throws is shown and the dialog stays. `danger`: the focus begins on "Cancel".
+export function confirm({ title, says, fields = [], verb, danger = false, run, api }) {
+  const trouble = h("div", { class: "trouble", role: "alert", hidden: true });
+  const yes = h("button", { type: "submit", class: danger ? "danger" : "primary", text: verb });
+  const no = h("button", { type: "button", text: "Cancel", on: { click: () => dialog.close() } });
+  const form = h("form", { novalidate: true },
+    says.filter(Boolean).map((part) => (typeof part === "string" ? h("p", { text: part }) : part)),
+    fields, trouble, h("footer", {}, no, yes));
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (yes.getAttribute("aria-busy")) return;
+    yes.setAttribute("aria-busy", "true");
+    show(trouble, false);
+    try {
+      const done = await run(form);
+      dialog.close();
+      if (done) toast(done);
+    } catch (error) {
+      trouble.replaceChildren(...complaint(error));
+      show(trouble, true);
+      if (error.status === 412) say(yes, `${verb} all the same`);
+    } finally {
+      yes.removeAttribute("aria-busy");
+    }
+  });
+  const dialog = open({ title, children: form });
+  const first = form.querySelector("input, select") || (danger ? no : yes);
+  first.focus();
+  if (first.select) first.select();
+  return dialog;
+}
+
+// A labelled field of a form.
+export function field(label, input, hint) {
+  serial += 1;
+  input.id = `field-${serial}`;
+  const note = hint && h("small", { id: `${input.id}-hint`, class: "hint", text: hint });
+  if (note) input.setAttribute("aria-describedby", note.id);
+  return h("div", { class: "field" }, h("label", { for: input.id, text: label }), input, note);
+}
+
+// Resolves to the token that a person enters.
+export function askToken(wrong) {
+  return new Promise((resolve) => {
+    const input = h("input", { type: "password", autocomplete: "off", spellcheck: "false",
+      required: true });
+    const form = h("form", {},
+      wrong && h("p", { class: "trouble", role: "alert" }, icon("down"),
+        h("b", { text: "That token was not accepted." })),
+      h("p", { text: "This address answers only to those who know its token: the first line of "
+        + "the file that token_file in [admin] names. It is kept until this tab is closed." }),
+      field("Token", input),
+      h("footer", {}, h("button", { type: "submit", class: "primary", text: "Continue" })));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      resolve(input.value.trim());
+      dialog.close();
+    });
+    const dialog = open({ title: "A token, please", children: form, closable: false });
+    input.focus();
+  });
+}
