@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False        # typing's own would be imported for it, by every worker
 
 if TYPE_CHECKING:
+    from lbcore.balancer import AsyncBalancer, Balancer, BalancerError
     from lbcore.client import (
         AdminError,
         AsyncClient,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lbcore.config import ConfigError
 
 _HOMES = {
+    "lbcore.balancer": ("AsyncBalancer", "Balancer", "BalancerError"),
     "lbcore.client": ("AdminError", "AsyncClient", "Client", "ClientError", "Conflict", "Denied",
                       "NotFound", "NotRunning", "Refused", "Stale"),
     "lbcore.config": ("ConfigError",),
@@ -32,7 +34,10 @@ _HOMES = {
 
 __all__ = [
     "AdminError",
+    "AsyncBalancer",
     "AsyncClient",
+    "Balancer",
+    "BalancerError",
     "Client",
     "ClientError",
     "ConfigError",

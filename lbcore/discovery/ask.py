@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,7 +73,7 @@ async def _answers(
     try:
         # What a coroutine or generator function does, it does later.
         later = inspect.iscoroutinefunction(source) or threads is False
-        found = source() if later else await asyncio.to_thread(source)
+        found = source() if later else await _beside(source)
         if inspect.isawaitable(found):
             found = await found
         if not hasattr(found, "__anext__") and not inspect.isgenerator(found):
@@ -85,7 +87,7 @@ async def _answers(
         busy(False)
     try:
         if inspect.isgenerator(found):
-            while (one := await asyncio.to_thread(next, found, _END)) is not _END:
+            while (one := await _beside(lambda: next(found, _END))) is not _END:
                 yield one
         else:
             async for one in found:
@@ -94,6 +96,37 @@ async def _answers(
         raise
     except BaseException as error:
         raise _Failed(described(error)) from error
+
+
+async def _beside(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns or raises, while the loop goes on.
+
+    In a thread that nobody waits for, unlike asyncio's own: one that hangs keeps no program from
+    ending.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Any] = loop.create_future()
+
+    def tell(result: Any, error: BaseException | None) -> None:
+        if answer.done():
+            return
+        if error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(result)
+
+    def do() -> None:
+        result, failure = None, None
+        try:
+            result = work()
+        except BaseException as error:   # noqa: BLE001  (for whoever asked)
+            # A future does not take this one.
+            failure = RuntimeError("it ended") if isinstance(error, StopIteration) else error
+        with suppress(RuntimeError):     # the loop has ended meanwhile
+            loop.call_soon_threadsafe(tell, result, failure)
+
+    threading.Thread(target=do, name="lbcore-source", daemon=True).start()
+    return await answer
 
 
 def described(error: BaseException) -> str:

@@ -1,0 +1,102 @@
+"""The process between a program and the lbcore that it runs; it leaves nothing behind.
+
+    python -I -S keeper.py DESCRIPTOR DIRECTORY COMMAND...
+
+It starts COMMAND and ends with its exit code. DESCRIPTOR is the reading end of a pipe whose other
+end only the program has: a byte in it asks lbcore to end, D after its connections, N at once, and
+its end says that the program is gone, however that came; then lbcore ends at once. Whatever lbcore
+has started and left is this process's to end, because orphans below it become its children
+(PR_SET_CHILD_SUBREAPER), and DIRECTORY is its to remove. Standard library only, no lbcore.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+PR_SET_PDEATHSIG = 1         # prctl(2)
+PR_SET_CHILD_SUBREAPER = 36
+PATIENCE = 10.0              # seconds that lbcore may take when told to end at once
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of the command; 128 and the signal for one that a signal ended."""
+    pipe, directory, command = int(arguments[0]), arguments[1], arguments[2:]
+    os.set_inheritable(pipe, False)
+    _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)        # the pipe tells us when it is time
+    try:
+        # Alone in this process there is no thread that a fork could catch in the wrong moment.
+        child = subprocess.Popen(command, preexec_fn=_die_with_us)    # noqa: PLW1509
+        code = _wait(child, pipe)
+    finally:
+        _end_orphans()
+        shutil.rmtree(directory, ignore_errors=True)
+    return 128 - code if code < 0 else code
+
+
+def _die_with_us() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT, 0, 0, 0)
+
+
+def _wait(child: subprocess.Popen[bytes], pipe: int) -> int:
+    """Passes on what the program asks for until lbcore has ended; returns how it did."""
+    poll = select.poll()
+    poll.register(pidfd := os.pidfd_open(child.pid), select.POLLIN)
+    poll.register(pipe, select.POLLIN)
+    deadline = None
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
+        ready = [fd for fd, _ in poll.poll(left)]
+        if pidfd in ready:
+            return child.wait()
+        if pipe in ready:
+            said = os.read(pipe, 1)
+            if not said:
+                poll.unregister(pipe)
+            if said == b"D":
+                child.send_signal(signal.SIGTERM)
+            else:
+                child.send_signal(signal.SIGINT)
+                deadline = deadline or time.monotonic() + PATIENCE
+        elif not ready:
+            child.kill()
+            return child.wait()
+
+
+def _end_orphans() -> None:
+    """Kills every process below this one; those of a killed one come up to be killed next."""
+    while children := _children():
+        for pid in children:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _children() -> list[int]:
+    own, found = os.getpid(), []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdecimal():
+            with suppress(OSError), open(f"/proc/{entry.name}/stat", "rb") as file:  # noqa: PTH123
+                # The command between parentheses may hold anything.
+                if int(file.read().rpartition(b")")[2].split()[1]) == own:
+                    found.append(int(entry.name))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
