@@ -20,6 +20,7 @@ STYLES: dict[Tone, str] = {
     "strong": "bold",
 }
 UNLIMITED = 10_000
+ENOUGH = 32                  # characters for the last column, which may go on in another line
 
 
 def console(colours: bool, *, stderr: bool = False) -> Console:
@@ -80,7 +81,7 @@ def fitting(table: Table, rows: list[list[Said]], width: int) -> list[int]:
     shown = list(range(len(widths)))
     while width:
         needed = [widths[index] for index in shown]
-        needed[-1] = min(needed[-1], max(len(table.columns[shown[-1]].name), 12))
+        needed[-1] = min(needed[-1], ENOUGH)
         least = min(shown, key=lambda index: (table.columns[index].keep, -index))
         if (sum(needed) + GAP * len(needed) <= width or len(shown) == 1
                 or table.columns[least].keep >= ALWAYS):

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from lbcore.cli.options import State
 
 Tone = Literal["", "good", "doubtful", "bad", "quiet", "strong"]
-RIGHT = set("0123456789")
 GAP = 2                      # spaces between columns
 ALWAYS = 9                   # Column.keep of what is shown on the narrowest terminal too
 
@@ -72,8 +71,7 @@ class Table:
     def right(self) -> list[bool]:
         """For each column whether it is aligned to the right: those of numbers are."""
         rows = self.cells()
-        return [bool(rows) and all(row[index].text[:1] in RIGHT or row[index].text == "-"
-                                   for row in rows)
+        return [bool(rows) and all(_is_number(row[index].text) for row in rows)
                 for index in range(len(self.columns))]
 
 
@@ -130,6 +128,11 @@ def _lines(found: Table) -> Iterator[str]:
         padded = [cell.rjust(width) if number else cell.ljust(width)
                   for cell, width, number in zip(line, widths, right, strict=True)]
         yield (" " * GAP).join(padded).rstrip()
+
+
+def _is_number(text: str) -> bool:
+    """A number, with a unit perhaps, or none; an address is not."""
+    return text == "-" or (text[:1].isdigit() and ":" not in text)
 
 
 def _cell(cell: object) -> Said:

@@ -54,6 +54,8 @@ class Grid(ScrollView, can_focus=True):
         self.rows: list[Row] = []
         self._chosen = ""            # the cursor is on this key, wherever its row goes
         self._at = 0                 # and was here when it was last seen
+        self._columns: list[tuple[int, int]] = []
+        self._fitted_to: tuple[Pane, int] | None = None
 
     def show(self, pane: Pane, order: Order, rows: Sequence[Row]) -> None:
         """These rows, in this order already. The cursor follows its row; on another pane it is
@@ -76,7 +78,11 @@ class Grid(ScrollView, can_focus=True):
     @property
     def columns(self) -> list[tuple[int, int]]:
         """The headings that fit, and their widths."""
-        return shown(self.pane, self.scrollable_content_region.width)
+        width = self.scrollable_content_region.width
+        if self._fitted_to != (self.pane, width):
+            self._fitted_to = (self.pane, width)
+            self._columns = shown(self.pane, width)
+        return self._columns
 
     def choose(self, key: str) -> None:
         """Puts the cursor on a row."""
