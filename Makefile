@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILED := setup.py $(wildcard lbcore/*.pyx lbcore/*.pxd lbcore/includes/*.pxd)
 
-.PHONY: help run build profile test lint test-faults test-asan fuzz compare load soak dist dist-check docs clean
+.PHONY: help run build profile test lint test-faults test-asan fuzz compare load soak dist dist-check docs docs-serve clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' \
@@ -44,7 +44,7 @@ profile: $(VENV)/.installed  ## compile with what perf needs, until the next mak
 	@LBCORE_PROFILE=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	@rm -f $(VENV)/.built
 
-test: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## build and pass the tests
+test: $(VENV)/.built $(VENV)/.dev $(VENV)/.load $(VENV)/.docs  ## build and pass the tests
 	@scripts/system-packages test
 	@$(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
@@ -83,12 +83,18 @@ dist: $(VENV)/.dev  ## sdist and wheel, in dist/
 dist-check: $(VENV)/.built $(VENV)/.dev  ## build sdist and wheel, install the wheel where nothing compiles
 	@$(BIN)/python -m pytest -m dist tests/dist $(PYTEST_ARGS)
 
-docs: $(VENV)/.built  ## write docs/reference.md again from the models
+docs: $(VENV)/.built $(VENV)/.docs  ## write the generated pages again, and the site into build/site
 	@$(BIN)/python -m lbcore.config.reference > docs/reference.md.new
 	@mv docs/reference.md.new docs/reference.md
+	@$(BIN)/python scripts/examples-page > docs/examples.md.new
+	@mv docs/examples.md.new docs/examples.md
+	@$(BIN)/zensical build --clean --strict
+
+docs-serve: $(VENV)/.docs  ## show the site at http://127.0.0.1:8000/ while one writes
+	@$(BIN)/zensical serve --dev-addr 127.0.0.1:8000
 
 clean:           ## remove what was built, and both environments
-	rm -rf build dist *.egg-info .venv .venv-asan .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .cache .venv .venv-asan .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	rm -f lbcore/*.so lbcore/*.c
 
 # ---- stamps: each is made once, and again when what it was made from changes -------------------
@@ -119,6 +125,11 @@ $(VENV)/.apps: $(VENV)/.installed
 $(VENV)/.dev: $(VENV)/.installed
 	@echo 'lbcore: installing what tests and linters need ...'
 	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	@echo 'lbcore: installing what builds the site ...'
+	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.load: $(VENV)/.installed

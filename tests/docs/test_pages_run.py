@@ -16,7 +16,8 @@ MOST_SKIPPED = 40
 def runs(page: Path) -> bool:
     """Whether a page has anything to run; one that is wrongly written has, so that it fails."""
     try:
-        return any(block.kind == "console" and not block.skipped for block in blocks(page))
+        return any(block.kind == "console" and "skip" not in block.directives
+                   for block in blocks(page))
     except BadPage:
         return True
 
@@ -26,7 +27,7 @@ def skipped() -> list[Block]:
     for page in PAGES:
         try:
             found += [block for block in blocks(page)
-                      if block.kind == "console" and "skip" in block.directives]
+                      if block.kind == "console" and block.skipped]
         except BadPage:
             continue
     return found

@@ -12,6 +12,7 @@ import contextlib
 import os
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -75,6 +76,9 @@ class Page:
 
     def run(self, block: Block) -> None:
         """Does what a block says. Raises ``PageFailed``."""
+        if "long" in block.directives:
+            for command in block.commands():
+                self._look(block, command)
         if block.skipped:
             return
         if block.kind == "file":
@@ -108,6 +112,22 @@ class Page:
             self._repeat(block, last, code)
         else:
             self._call(block, last, code)
+
+    def _look(self, block: Block, command: Command) -> None:
+        """Whether a command that takes too long could be run: there is one, with these options."""
+        words = shlex.split(command.text, comments=True)
+        if words[0] == "make":
+            tried = Command(command.line, f"cd {ROOT} && {shlex.join(['make', '-n', *words[1:]])}")
+            self._call(block, tried, 0)
+            return
+        if Path(words[0]).name not in ("python", "pytest") or words[1] != "-m":
+            raise PageFailed(f"{block.where}: only make and python -m can be looked at")
+        code, said = self._once(Command(
+            command.line, f"cd {ROOT} && python -m {words[2]} --help"))
+        lacking = [word for word in words[3:]
+                   if word.startswith("--") and word.partition("=")[0] not in said]
+        if code or lacking:
+            raise PageFailed(f"{block.where}: {command.text}: {lacking}\n{said}")
 
     def _write(self, block: Block) -> None:
         text = self.translated(block.text)

@@ -24,7 +24,7 @@ TITLE = re.compile(r'title="([^"]+)"')
 DIRECTIVE = re.compile(r"<!-- test: (.*?)\s*-->", re.DOTALL)
 COMMANDS = ("$ ", "# ", "lbcore ", "curl ", "make ", "pip ", "python", ".venv/", "sudo ",
             "systemctl ", "/opt/", "apt", "gunicorn ", "uvicorn ", "docker ", "podman ")
-KINDS = {"skip", "serves", "fails", "figures", "setup", "instead", "eventually", "end",
+KINDS = {"skip", "long", "serves", "fails", "figures", "setup", "instead", "eventually", "end",
          "kill", "serve", "files"}
 
 HIDDEN = {"setup", "end", "kill", "serve", "files"}      # are blocks of their own
@@ -67,7 +67,7 @@ class Block:
     @property
     def skipped(self) -> str:
         """Why its commands are not run; empty if they are."""
-        return self.directives.get("skip", "")
+        return self.directives.get("skip", self.directives.get("long", ""))
 
     def commands(self) -> list[Command]:
         """The commands of a console block. Raises ``BadPage`` if there is none, or output first."""
@@ -117,6 +117,8 @@ def _blocks(page: Path) -> Iterator[Block]:
             continue
         fence = FENCE.match(line)
         if fence is None:
+            if line.startswith("    ") and line[4:].startswith(COMMANDS[1:]):
+                raise BadPage(f"{page}:{here}: commands belong into a console block, each behind $")
             if line.strip() and waiting:
                 raise BadPage(f"{page}:{here}: a test directive stands before no block")
             number += 1
