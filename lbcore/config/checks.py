@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from ipaddress import ip_address
 from posixpath import normpath
 
-from lbcore.config import apps, checks_admin, checks_http
+from lbcore.config import apps, checks_admin, checks_http, discover
 from lbcore.config.findings import Finding, choices, nearest
 from lbcore.config.models import MAX_BACKENDS, Config, Health, Listener, Pool
 from lbcore.config.plan import Address
@@ -219,14 +219,18 @@ def _pool(path: KeyPath, name: str, pool: Pool) -> Iterator[Finding]:
     backends: KeyPath = (*path, "backends")
     demo: KeyPath = (*path, "demo")
     own = pool.demo or apps.kind_of(pool)
-    if not pool.backends and not own:
+    if pool.discover:
+        for keys, message, hint in discover.problems(pool.discover, own=bool(own)):
+            yield Finding((*path, "discover", *keys), message, hint,
+                          needs=((*path, "discover"), demo, (*path, "wsgi"), (*path, "asgi")))
+    if not pool.backends and not own and not pool.discover:
         yield Finding(
             backends if "backends" in pool.model_fields_set else path,
             f'pool "{name}" has no backends',
             'backends = ["10.0.0.1:8000"]',
-            needs=(backends, demo, (*path, "wsgi"), (*path, "asgi")),
+            needs=(backends, demo, (*path, "discover"), (*path, "wsgi"), (*path, "asgi")),
         )
-    elif not own and all(backend.weight == 0 for backend in pool.backends):
+    elif not own and pool.backends and all(backend.weight == 0 for backend in pool.backends):
         yield Finding(
             backends,
             f'every backend of pool "{name}" has weight 0, so none would get a connection',

@@ -8,6 +8,7 @@ from pathlib import Path
 from lbcore.config import apps, files, values
 from lbcore.config.compile_http import http_plan, pool_http_plan
 from lbcore.config.cpus import usable_cpus
+from lbcore.config.discover import discover_plan
 from lbcore.config.http_values import parse_hash_on
 from lbcore.config.models import Backend, Config, Ejection, Health, Listener, Log, Pool
 from lbcore.config.plan import (
@@ -160,6 +161,7 @@ def _pool(name: str, pool: Pool) -> PoolPlan:
         demo=pool.demo,
         http=pool_http_plan(name, pool),
         app=apps.app_plan(pool),
+        discover=discover_plan(pool.discover),
     )
 
 

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, With
 
 from lbcore.config import http_values, values
 from lbcore.config.apps import AppKeys
+from lbcore.config.discover import Discover
 from lbcore.config.fields import (
     BindText,
     Count,
@@ -433,6 +434,9 @@ class PoolKeys(Table):
     )
     backends: list[BackendEntry] = key(
         [], "The servers: addresses, or tables with the keys below.", "backends"
+    )
+    discover: Discover | None = key(
+        None, "Where backends come from while lbcore runs. Absent: nowhere else.", "table"
     )
     demo: int = key(
         0,

@@ -144,6 +144,17 @@ class AppPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoverPlan:
+    """Where a pool's backends come from while lbcore runs: a file or a function."""
+
+    file: str = ""
+    python: str = ""             # "module:function"
+    directory: str = ""          # where that is imported from
+    interval_ms: int = 2000
+    timeout_ms: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
 class PoolPlan:
     """A named set of backends and how one of them is picked."""
 
@@ -171,6 +182,7 @@ class PoolPlan:
     demo: int = 0                # demonstration backends that lbcore runs itself
     http: PoolHttpPlan = field(default_factory=PoolHttpPlan)
     app: AppPlan | None = None   # a Python application that lbcore runs itself
+    discover: DiscoverPlan | None = None     # then ``backends`` may be empty until it has answered
 
     @property
     def table(self) -> HashKind | None:

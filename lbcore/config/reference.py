@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from lbcore.config.discover import Discover
 from lbcore.config.http_models import (
     Auth,
     Condition,
@@ -37,6 +38,7 @@ _TABLES: tuple[tuple[str, type[BaseModel]], ...] = (
     ("respond", Respond),
     ("[pool.NAME]", Pool),
     ("backends of a pool", Backend),
+    ("[pool.NAME.discover]", Discover),
     ("[pool.NAME.health]", Health),
     ("[pool.NAME.ejection]", Ejection),
     ("[pool.NAME.sticky]", Sticky),

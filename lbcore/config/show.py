@@ -12,7 +12,7 @@ from typing import Any
 import toml
 from toml.decoder import InlineTableDict
 
-from lbcore.config import apps, checks_http
+from lbcore.config import apps, checks_http, discover
 from lbcore.config.checks import CONSISTENT_ONLY, HTTP_ONLY
 from lbcore.config.compile import admin_address, fast_interval_ms
 from lbcore.config.models import Config, Health, Listener, Pool
@@ -118,6 +118,8 @@ def _pool(shown: dict[str, Any], pool: Pool, protocols: Collection[str]) -> None
         for key in CONSISTENT_ONLY:
             del shown[key]
     apps.shown(pool, shown)
+    if pool.discover:
+        discover.shown(shown["discover"])
     for keys, *_ in checks_http.without_effect(pool, protocols):
         table = shown
         for part in keys[:-1]:
