@@ -162,7 +162,7 @@ export class Actions {
         + "is cut. If something is wrong with it, it is said here and nothing changes.",
       "Changes made at run time stay on top of it, as far as they still apply."],
       run: async (call) => {
-        const done = await call("POST", "/v1/reload");
+        const done = await call("POST", "v1/reload");
         return `the file is in force, as plan ${done.plan_version ?? ""}`;
       },
     });
@@ -177,7 +177,7 @@ export class Actions {
         : "The last worker stops accepting; its connections end in their own time, at most "
           + "drain_timeout. What waits to be accepted goes to the others."],
       run: async (call) => {
-        await call("POST", "/v1/workers", { count: wanted });
+        await call("POST", "v1/workers", { count: wanted });
         return `${count(wanted, "worker")} from now on`;
       },
     });
@@ -191,7 +191,7 @@ export class Actions {
         + `${pool ? ` in ${pool}` : ""}: what the file says is in force again, in place. `
         + "Established connections are left alone."],
       run: async (call) => {
-        await call("DELETE", pool ? path("pools", pool, "changes") : "/v1/changes");
+        await call("DELETE", pool ? path("pools", pool, "changes") : "v1/changes");
         return "what the file says is in force";
       },
     });

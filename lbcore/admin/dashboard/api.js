@@ -78,4 +78,4 @@ export class Api {
 }
 
 // A path of segments, each encoded.
-export const path = (...segments) => "/v1/" + segments.map(encodeURIComponent).join("/");
+export const path = (...segments) => "v1/" + segments.map(encodeURIComponent).join("/");

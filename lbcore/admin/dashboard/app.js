@@ -49,9 +49,9 @@ class App {
 
   // Before each connection: the events so far, and from where the stream goes on.
   async begin() {
-    const found = await this.api.get("/v1/events?limit=500&level=debug");
+    const found = await this.api.get("v1/events?limit=500&level=debug");
     this.events.begin(found);
-    return `/v1/stream?interval=1&window=5&level=debug&after=${found.last}`;
+    return `v1/stream?interval=1&window=5&level=debug&after=${found.last}`;
   }
 
   hear(name, data) {

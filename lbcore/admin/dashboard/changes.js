@@ -35,7 +35,7 @@ export class Changes {
     if (version === this.known) return;
     this.known = version;
     try {
-      this.draw((await this.api.get("/v1/changes")).changes);
+      this.draw((await this.api.get("v1/changes")).changes);
     } catch {
       this.known = ""; // the next `state` asks again
     }
@@ -74,7 +74,7 @@ export class Changes {
       h("p", { text: "Written to the file, it makes these changes permanent. The same as “lbcore show --running”." }),
       code, h("footer", {}, copy)] });
     try {
-      say(code, await this.api.text("/v1/config.toml"));
+      say(code, await this.api.text("v1/config.toml"));
     } catch (error) {
       say(code, `${error.message}\n${error.hint || ""}`);
     }

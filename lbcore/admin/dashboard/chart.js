@@ -43,7 +43,7 @@ export class Chart {
       return { value, el: h("li", { class: kind }, h("i"), h("span", { text: label }), value) };
     });
     this.when = h("li", { class: "when" });
-    this.el = h("div", { class: "chart" }, this.svg,
+    this.el = h("div", { class: stacked ? "chart stacked" : "chart" }, this.svg,
       h("ul", { class: "legend" }, this.legend.map(({ el }) => el), this.when));
     show(this.when, false);
     this.svg.addEventListener("pointermove", (event) => this.point(event));

@@ -78,7 +78,7 @@ export class EventLog {
     return h("li", { class: kind }, h("time", { datetime: event.time, text: clock(event.time) }),
       h("span", { class: "level" }, icon(ICONS[kind]), h("span", { text: event.level })),
       h("code", { text: event.event }), h("span", { class: "message" }, event.message || "",
-        h("span", { class: "fields", text: ` ${fields(event)}` })));
+        h("span", { class: event.message ? "fields" : null, text: ` ${fields(event)}` })));
   }
 }
 

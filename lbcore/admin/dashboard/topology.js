@@ -6,7 +6,8 @@ import { count, millis, number, rate } from "./format.js";
 import { stateOf } from "./model.js";
 
 const SINGLY = 8; // backends of a pool that are shown one by one
-const TOGETHER = 80; // unless there are more than that in all
+const FEW = 4; // the same where there are more than
+const TOGETHER = 80; // backends in all
 const NAMED = 4; // troubled ones that are named where the others are cells
 
 const HEALTH = {
@@ -44,8 +45,8 @@ export class Topology {
 
   update(model) {
     this.model = model;
-    const many = model.backends.length > TOGETHER;
-    for (const pool of model.pools) pool.cells = many || pool.backends.length > SINGLY;
+    const most = model.backends.length > TOGETHER ? FEW : SINGLY;
+    for (const pool of model.pools) pool.cells = pool.backends.length > most;
     keyed(this.left, model.listeners, (l) => l.name, (l) => this.listener(l));
     keyed(this.right, model.pools, (p) => p.name + (p.cells ? " cells" : ""), (p) => this.group(p));
     this.join(model);
