@@ -582,7 +582,7 @@ cdef void exchange_timeout(loop_t *loop, web_t *web, exchange_t *x) noexcept nog
     elif x.state == X_ANSWER and x.flags & X_HEAD_KEPT:
         focus(loop, web, x, web.current == x)
         download_parse_kept(web, x)
-        begin_response(loop, web, x, buffer_data(x.answer), NULL, 0)
+        begin_response(loop, web, x, buffer_data(x.answer), buffer_data(web.input), 0)
     elif x.state == X_ANSWER:
         if not x.flags & (X_SENT | X_UP_DONE) and x.origin != NULL and (
                 x.origin.end.flags & WRITABLE):
