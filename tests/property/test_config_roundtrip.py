@@ -15,8 +15,6 @@ from lbcore.config.models import Config
 from lbcore.config.show import effective, to_toml
 from lbcore.config.values import MAX_DURATION_MS, format_duration, parse_duration
 
-settings.register_profile("config", suppress_health_check=[HealthCheck.too_slow], deadline=None)
-
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True)
 COUNTS = st.integers(0, 2**31 - 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -253,7 +251,7 @@ def without_contradictions(tables: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(configurations())
-@settings(settings.get_profile("config"), max_examples=150)
+@settings(max_examples=150)
 def test_what_show_writes_loads_to_the_same_plan(tables: dict[str, Any]) -> None:
     config = Config.model_validate(without_contradictions(tables))
     assume(not list(checks.errors(config, list(config.pool))))     # rules about several keys
