@@ -34,7 +34,12 @@ class Connection(web.RequestHandler):
     def handle_error(self, request: BaseRequest, status: int = 500,
                      exc: BaseException | None = None, message: str | None = None
                      ) -> web.StreamResponse:
-        """The answer to what is not HTTP, or to what failed inside."""
+        """The answer to what is not HTTP, or to what failed inside.
+
+        Raises ConnectionError, which ends the connection, when nobody is there to be answered.
+        """
+        if isinstance(exc, ConnectionError):
+            raise exc
         if status >= 500:
             super().handle_error(request, status, exc)      # logs it
             message = "this is a fault of lbcore; its log says more"
