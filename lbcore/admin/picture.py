@@ -1,8 +1,7 @@
 """What a running instance tells of itself, as models: status, state and live figures.
 
 They describe the answers for the OpenAPI document and for typed clients; a client that reads with
-them takes no offence at keys that a later version adds. ``models.py`` has everything else, and
-these as well.
+them takes no offence at keys that a later version adds. ``models.py`` has everything else.
 """
 
 from __future__ import annotations
