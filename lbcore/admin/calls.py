@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -197,10 +197,16 @@ def openapi() -> Call:
     return Call("GET", "/v1/openapi.json")
 
 
-def stream(interval: float = 1.0, live: bool = True, after: int | None = None) -> Call:
+def metrics() -> Call:
+    """Figures for Prometheus."""
+    return Call("GET", "/metrics", text=True)
+
+
+def stream(interval: float = 1.0, live: bool = True, after: int | None = None,
+           level: str | None = None) -> Call:
     """State and events as they happen, as server-sent events."""
-    return Call("GET", "/v1/stream",
-                query={"interval": f"{interval:g}", "live": live, "after": after})
+    return Call("GET", "/v1/stream", query={"interval": f"{interval:g}", "live": live,
+                                            "after": after, "level": level})
 
 
 # ---- changing ----------------------------------------------------------------------------------
@@ -284,11 +290,6 @@ def upgrade() -> Call:
 def stop(now: bool = False) -> Call:
     """The instance ends."""
     return Call("POST", "/v1/stop", {"now": now})
-
-
-def resumed(call: Call, after: int | None) -> Call:
-    """The call of a stream that goes on behind an event."""
-    return call if after is None else replace(call, query={**call.query, "after": after})
 
 
 def _backend(pool: str, name: str) -> str:

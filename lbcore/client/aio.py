@@ -168,17 +168,23 @@ class AsyncClient:
         """The OpenAPI document of the admin API."""
         return await self._do(calls.openapi())
 
+    async def metrics(self) -> str:
+        """Figures in the text format of Prometheus."""
+        return str((await self._do(calls.metrics()))["text"])
+
     # -- as it happens
 
     async def stream(
-        self, interval: float = 1.0, *, live: bool = True, after: int | None = None
+        self, interval: float = 1.0, *, live: bool = True, after: int | None = None,
+        level: LogLevelName = "info",
     ) -> AsyncGenerator[StreamState | Event, None]:
         """The state, at once and every ``interval`` seconds (0.5 to 60), and events between.
 
         It ends when the instance does, or is upgraded. ``after``: the number of the last event
-        that is known; those behind it come first. Close the iterator to stop earlier.
+        that is known; those behind it come first. ``level``: no events less important than this.
+        Close the iterator to stop earlier.
         """
-        asked = calls.stream(interval, live, after)
+        asked = calls.stream(interval, live, after, level)
         async with aclosing(self._transport.stream(asked)) as messages:
             async for name, said in messages:
                 if self._closed:
@@ -187,7 +193,7 @@ class AsyncClient:
                     yield one
 
     async def follow(
-        self, after: int | None = None, *, patience: float = 30.0
+        self, after: int | None = None, *, level: LogLevelName = "info", patience: float = 30.0
     ) -> AsyncGenerator[Event, None]:
         """Events as they happen, also over upgrades and restarts, none of them twice.
 
@@ -200,7 +206,8 @@ class AsyncClient:
             try:
                 if lost and (await self.events(limit=1)).last < known:
                     known = 0            # another instance, which counts from 1 again
-                async with aclosing(self.stream(60, live=False, after=known)) as messages:
+                stream = self.stream(60, live=False, after=known, level=level)
+                async with aclosing(stream) as messages:
                     async for one in messages:
                         lost = 0.0
                         if isinstance(one, Event):

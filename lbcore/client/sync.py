@@ -167,24 +167,31 @@ class Client:
         """The OpenAPI document of the admin API."""
         return self._do(calls.openapi())
 
+    def metrics(self) -> str:
+        """Figures in the text format of Prometheus."""
+        return str(self._do(calls.metrics())["text"])
+
     # -- as it happens
 
     def stream(
-        self, interval: float = 1.0, *, live: bool = True, after: int | None = None
+        self, interval: float = 1.0, *, live: bool = True, after: int | None = None,
+        level: LogLevelName = "info",
     ) -> Generator[StreamState | Event, None, None]:
         """The state, at once and every ``interval`` seconds (0.5 to 60), and events between.
 
         It ends when the instance does, or is upgraded. ``after``: the number of the last event
-        that is known; those behind it come first. Close the iterator to stop earlier.
+        that is known; those behind it come first. ``level``: no events less important than this.
+        Close the iterator to stop earlier.
         """
-        with closing(self._transport.stream(calls.stream(interval, live, after))) as messages:
+        asked = calls.stream(interval, live, after, level)
+        with closing(self._transport.stream(asked)) as messages:
             for name, said in messages:
                 if self._closed:
                     return
                 yield from read_stream(name, said, self.address)
 
     def follow(
-        self, after: int | None = None, *, patience: float = 30.0
+        self, after: int | None = None, *, level: LogLevelName = "info", patience: float = 30.0
     ) -> Generator[Event, None, None]:
         """Events as they happen, also over upgrades and restarts, none of them twice.
 
@@ -197,7 +204,8 @@ class Client:
             try:
                 if lost and self.events(limit=1).last < known:
                     known = 0            # another instance, which counts from 1 again
-                with closing(self.stream(60, live=False, after=known)) as messages:
+                stream = self.stream(60, live=False, after=known, level=level)
+                with closing(stream) as messages:
                     for one in messages:
                         lost = 0.0
                         if isinstance(one, Event):
