@@ -10,7 +10,7 @@ import click
 from lbcore.cli.options import State, config_option, json_option
 
 if TYPE_CHECKING:
-    from lbcore.config import Loaded, Plan
+    from lbcore.config import Loaded, Plan, Problem
     from lbcore.config.plan import ListenerPlan, PoolPlan
 
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Check the file alone, not whether this machine could run it.",
 )
+@click.option("--strict", is_flag=True, help="Exit with 1 when there are warnings.")
 @click.option(
     "--route",
     metavar='"METHOD URL"',
@@ -36,34 +37,54 @@ if TYPE_CHECKING:
     help="A header field of the request for --route. Can be given several times.",
 )
 @click.pass_obj
-def check(state: State, file_only: bool, route: str | None, headers: tuple[str, ...]) -> None:
+def check(
+    state: State, file_only: bool, strict: bool, route: str | None, headers: tuple[str, ...]
+) -> int:
     """Say everything that is wrong with a configuration.
 
     Also looks whether its addresses are free on this machine and its user exists. Exits with 0
     when lbcore would start with it, otherwise with 2. With --route, only the file is looked at.
+
+    Warns of settings that are dangerous; [lbcore] accept_warnings takes the code of what is meant
+    to be so.
     """
     if route is not None:
         _check_route(state, route, headers)
-        return
+        return 0
     if headers:
         raise click.UsageError("-H belongs to a request: --route \"GET http://host/path\"")
     from lbcore.cli import print_problems  # noqa: PLC0415
-    from lbcore.config import ConfigError, load_file, to_plan  # noqa: PLC0415
+    from lbcore.config import load_file, to_plan  # noqa: PLC0415
 
     loaded = load_file(state.config_path())
     plan = to_plan(loaded.config)
-    if not file_only:
-        from lbcore.config.host import host_problems, host_warnings, is_lbcore  # noqa: PLC0415
-
-        if problems := host_problems(plan, loaded.source, ignore=is_lbcore):
-            raise ConfigError(problems)
-        loaded.warnings.extend(host_warnings(plan, loaded.source))
+    loaded.warnings.extend(_doubts(loaded, plan, file_only))
     if state.json:
         click.echo(json.dumps(_answer(loaded, plan), indent=2))
-        return
-    print_problems(loaded.warnings, "yellow")
-    for line in _summary(loaded.source.file, plan):
-        click.echo(line)
+    else:
+        print_problems(loaded.warnings, "yellow")
+        for line in _summary(loaded.source.file, plan):
+            click.echo(line)
+    return 1 if strict and loaded.warnings else 0
+
+
+def _doubts(loaded: Loaded, plan: Plan, file_only: bool) -> list[Problem]:
+    """Dangers of the file and of this machine. Raises ConfigError for what cannot work here."""
+    from lbcore.config import ConfigError  # noqa: PLC0415
+    from lbcore.config.dangers import warnings  # noqa: PLC0415
+
+    if file_only:
+        return warnings(loaded)
+    from lbcore.config import host_dangers  # noqa: PLC0415
+    from lbcore.config.findings import unaccepted  # noqa: PLC0415
+    from lbcore.config.host import host_problems, host_warnings, is_lbcore  # noqa: PLC0415
+
+    if problems := host_problems(plan, loaded.source, ignore=is_lbcore):
+        raise ConfigError(problems)
+    without_effect = unaccepted(host_warnings(plan, loaded.source),
+                                loaded.config.lbcore.accept_warnings)
+    here = host_dangers.dangers(loaded.config, plan, loaded.source.file)
+    return [*without_effect, *warnings(loaded, here)]
 
 
 @click.command()

@@ -60,7 +60,8 @@ def warnings(config: Config) -> Iterator[Finding]:
     used = checks_http.usage(config)
     for name in config.pool:
         if name not in used:
-            yield Finding(("pool", name), "no listener uses this pool", "remove it, or use it")
+            yield Finding(("pool", name), "no listener uses this pool", "remove it, or use it",
+                          code="unused-pool")
     yield from checks_admin.warnings(config.admin)
     for index, listener in enumerate(config.listener):
         yield from checks_http.listener_warnings(("listener", index), listener)
@@ -71,6 +72,7 @@ def warnings(config: Config) -> Iterator[Finding]:
                 "every client can claim to be any other: all are trusted to send a PROXY header",
                 "name the networks of your balancers in proxy_trusted",
                 needs=(("listener", index, "proxy_trusted"),),
+                code="trusts-everybody",
             )
     for name, pool in config.pool.items():
         path = ("pool", name)
@@ -80,6 +82,7 @@ def warnings(config: Config) -> Iterator[Finding]:
                 f'no attempt can take so long: connect_budget is '
                 f'"{format_duration(pool.connect_budget)}" for all of them',
                 needs=((*path, "connect_budget"),),
+                code="long-attempt",
             )
         health = pool.health
         if health and health.fast_interval and health.fast_interval > health.interval:
@@ -88,6 +91,7 @@ def warnings(config: Config) -> Iterator[Finding]:
                 "checks come more slowly while a backend changes state than at other times",
                 f'shorter than interval, which is "{format_duration(health.interval)}"',
                 needs=((*path, "health", "interval"),),
+                code="slow-checks",
             )
 
 

@@ -39,12 +39,14 @@ def warnings(admin: Admin) -> Iterator[Finding]:
                 "this has no effect: a unix socket is protected by its permissions",
                 'remove it, or listen = "127.0.0.1:9900"',
                 needs=(LISTEN,),
+                code="no-effect",
             )
         elif len(files.token(admin.token_file)) < files.LEAST_TOKEN:
             yield Finding(
                 TOKEN,
                 f"the token has less than {files.LEAST_TOKEN} characters: it can be guessed",
                 "openssl rand -hex 32",
+                code="weak-token",
             )
 
 

@@ -83,7 +83,7 @@ def listener_warnings(path: KeyPath, listener: Listener) -> Iterator[Finding]:
         if network.endswith("/0"):
             yield Finding((*path, "trusted_proxies", index),
                           "every client can claim to be any other: all are trusted",
-                          "name the networks of your proxies")
+                          "name the networks of your proxies", code="trusts-everybody")
     for at, auth in (
         ((*path, "auth"), listener.auth),
         *(((*path, "route", n, "auth"), route.auth) for n, route in enumerate(listener.route)),
@@ -91,12 +91,13 @@ def listener_warnings(path: KeyPath, listener: Listener) -> Iterator[Finding]:
         for name, hashed in (auth.users if auth else {}).items():
             if is_weak_hash(hashed):
                 yield Finding((*at, "users", name), "who gets hold of this hash has the password",
-                              "a bcrypt, yescrypt or SHA-512 one: `htpasswd -nB NAME`")
+                              "a bcrypt, yescrypt or SHA-512 one: `htpasswd -nB NAME`",
+                              code="weak-hash")
     for index, route in enumerate(listener.route):
         if listener.pool is not None and _takes_everything(route):
             yield Finding((*path, "pool"), "nothing is left for it: a route takes every request",
                           "leave pool out, or say which requests the route takes",
-                          see=(*path, "route", index))
+                          see=(*path, "route", index), code="never-reached")
 
 
 def total_errors(config: Config) -> Iterator[Finding]:

@@ -44,7 +44,7 @@ def host_warnings(plan: Plan, source: Source | None = None) -> list[Problem]:
     for key, name in (("user", plan.user), ("group", plan.group)):
         if name and uid != 0:
             message = f"this has no effect: only root can change it, and this is user {uid}"
-            found.append(_problem(source, ("lbcore", key), message, "leave it out"))
+            found.append(_problem(source, ("lbcore", key), message, "leave it out", "no-effect"))
     return [*found, *(app_warnings(plan, source) if source else [])]
 
 
@@ -79,10 +79,12 @@ def is_lbcore(pid: int) -> bool:
     return any(Path(word).name == "lbcore" or word.startswith("lbcore.") for word in words)
 
 
-def _problem(source: Source | None, path: KeyPath, message: str, hint: str) -> Problem:
+def _problem(
+    source: Source | None, path: KeyPath, message: str, hint: str, code: str = ""
+) -> Problem:
     if source:
-        return source.problem(path, message, hint)
-    return Problem("this machine", 0, key_text(path), message, hint)
+        return source.problem(path, message, hint, code)
+    return Problem("this machine", 0, key_text(path), message, hint, code)
 
 
 def _obstacle(address: Address, ignored: Callable[[int], bool]) -> tuple[str, str] | None:

@@ -29,7 +29,7 @@ def app_warnings(plan: Plan, source: Source) -> list[Problem]:
     if uid == 0:
         return []
     message = f"this has no effect: only root can change it, and this is user {uid}"
-    return [source.problem(("pool", pool.name, key), message, "leave it out")
+    return [source.problem(("pool", pool.name, key), message, "leave it out", "no-effect")
             for pool in plan.pools if pool.app is not None
             for key, name in (("user", pool.app.user), ("group", pool.app.group)) if name]
 

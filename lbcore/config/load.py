@@ -31,12 +31,14 @@ class Source:
     file: str
     positions: Positions
 
-    def problem(self, path: KeyPath, message: str, hint: str = "") -> Problem:
+    def problem(
+        self, path: KeyPath, message: str, hint: str = "", code: str = ""
+    ) -> Problem:
         """A problem with the key at ``path``; where one string stands for a list, with the list."""
         lines = self.positions.lines     # empty: there is no text, only tables
         if path and isinstance(path[-1], int) and lines and path not in lines:
             path = path[:-1]
-        return Problem(self.file, self.positions.line(path), key_text(path), message, hint)
+        return Problem(self.file, self.positions.line(path), key_text(path), message, hint, code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +116,20 @@ def check_tables(
             problems.append(_found(source, path, salvage.original(finding.see), finding))
     if problems:
         raise ConfigError(sorted(problems, key=lambda problem: problem.line))
-    doubts = [_found(source, doubt.path, doubt.see, doubt) for doubt in checks.warnings(config)]
-    return config, sorted(doubts, key=lambda problem: problem.line)
+    doubts = [told(source, doubt) for doubt in checks.warnings(config)]
+    return config, sorted(findings.unaccepted(doubts, config.lbcore.accept_warnings),
+                          key=lambda problem: problem.line)
+
+
+def told(source: Source, finding: findings.Finding) -> Problem:
+    """A finding about a whole configuration, with its lines in the file."""
+    return _found(source, finding.path, finding.see, finding)
 
 
 def _found(source: Source, path: KeyPath, see: KeyPath, finding: findings.Finding) -> Problem:
     line = source.positions.line(see)
-    return source.problem(path, finding.message + (f" (line {line})" if line else ""), finding.hint)
+    return source.problem(path, finding.message + (f" (line {line})" if line else ""),
+                          finding.hint, finding.code)
 
 
 def _depends(path: KeyPath, needs: list[KeyPath], spoiled: list[KeyPath]) -> bool:

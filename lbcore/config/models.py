@@ -14,7 +14,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from lbcore.config import http_values, values
 from lbcore.config.apps import AppKeys
@@ -38,6 +45,7 @@ from lbcore.config.fields import (
     key,
     reading,
 )
+from lbcore.config.findings import WARNINGS, nearest
 from lbcore.config.http_models import FilePath, HttpEjection, HttpListener, HttpPool
 from lbcore.config.values import BadValue
 
@@ -78,6 +86,15 @@ def _host_name(text: str) -> None:
 HostName = Annotated[str, as_written(_host_name)]
 
 
+def _accepted(text: str) -> str:
+    code = text.partition(":")[0]
+    if code not in WARNINGS:
+        close = nearest(code, WARNINGS)
+        raise BadValue(f'no warning has the code "{code}"',
+                       f'did you mean "{close}"?' if close else "`lbcore check` shows the codes")
+    return text
+
+
 class Process(Table):
     """The lbcore process itself."""
 
@@ -103,6 +120,13 @@ class Process(Table):
     )
     pid_file: Annotated[Line, as_written(lambda text: text and absolute(text))] = key(
         "", "File to write the process number of the supervisor to. Empty: none.", "absolute path"
+    )
+    accept_warnings: list[Annotated[str, AfterValidator(reading(_accepted))]] = key(
+        [],
+        'Warnings of `lbcore check` that are meant to be so, by the code in brackets behind them: '
+        '"single-backend", or for one place "single-backend:pool.reports".',
+        "codes of warnings",
+        max_length=256,
     )
     pin_cpus: bool = key(True, "Whether each worker stays on a CPU of its own.", "switch")
     max_pipes: int = key(

@@ -17,6 +17,7 @@ class Problem:
     key: str         # dotted path, such as ``pool.web.backends[2].weight``; "" for the file itself
     message: str
     hint: str = ""
+    code: str = ""   # of a warning that can be accepted
 
     def __str__(self) -> str:
         return "".join(self.parts())
@@ -26,11 +27,12 @@ class Problem:
         where = f"{self.file}:{self.line}:" if self.line else f"{self.file}:"
         key = f" {self.key}:" if self.key else ""
         hint = f" Hint: {self.hint}" if self.hint else ""
-        return where, f"{key} {sentence(self.message)}{hint and sentence(hint)}"
+        code = f" [{self.code}]" if self.code else ""
+        return where, f"{key} {sentence(self.message)}{hint and sentence(hint)}{code}"
 
     def as_dict(self) -> dict[str, str | int]:
         """The problem as JSON shows it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value or name != "code"}
 
 
 class ConfigError(Exception):

@@ -7,12 +7,15 @@ import os
 import pwd
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from lbcore.config import Problem, load_file, to_plan
+from lbcore.config import Config, Problem, to_plan
+from lbcore.config.findings import unaccepted
 from lbcore.config.host import host_warnings
-from lbcore.config.load import Loaded, Source, parse
+from lbcore.config.load import Source, check_tables, read_tables
+from lbcore.config.load import read_text as text_of
 from lbcore.config.plan import Plan
 from lbcore.supervisor.fleet import Settings
 from lbcore.supervisor.worker import Identity
@@ -26,6 +29,9 @@ class Read:
     """A configuration file that was read."""
 
     plan: Plan
+    config: Config
+    tables: dict[str, Any]   # as they stand in the file
+    directory: str           # where paths in it begin
     source: Source           # where its keys stand, for problems that show only later
     warnings: list[Problem]
     text: str                # to be read once more by the version of an upgrade
@@ -33,18 +39,17 @@ class Read:
 
 def read(path: Path) -> Read:
     """The plan of a file. Raises ConfigError with every problem."""
-    return _meaning(load_file(path))
+    return read_text(text_of(path), path)
 
 
 def read_text(text: str, path: Path) -> Read:
     """The plan of what a file contained at another time. Raises ConfigError with every problem."""
-    return _meaning(parse(text, str(path)))
-
-
-def _meaning(loaded: Loaded) -> Read:
-    plan = to_plan(loaded.config)
-    doubts = [*loaded.warnings, *host_warnings(plan, loaded.source)]
-    return Read(plan, loaded.source, doubts, loaded.text)
+    file, directory = str(path), str(path.parent)
+    tables, source = read_tables(text, file)
+    config, doubts = check_tables(tables, source, directory)
+    plan = to_plan(config)
+    doubts = unaccepted([*doubts, *host_warnings(plan, source)], config.lbcore.accept_warnings)
+    return Read(plan, config, tables, directory, source, doubts, text)
 
 
 def settings_of(plan: Plan) -> Settings:

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from lbcore.config import load_file, to_plan
+from lbcore.config import dangers, load_file, to_plan
 from lbcore.config.explain import model_at
 from lbcore.config.reference import render
 from lbcore.config.schema import json_schema
@@ -61,7 +61,7 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_good_without_warnings(path: Path) -> None:
     loaded = load_file(path)
-    assert loaded.warnings == []
+    assert [*loaded.warnings, *dangers.warnings(loaded)] == []
     assert to_plan(loaded.config).listeners
 
 
