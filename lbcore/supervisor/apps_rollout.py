@@ -11,6 +11,7 @@ from lbcore.supervisor.apps import Apps, Change
 from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.apps_watch import Watcher
 from lbcore.supervisor.image import ResolveError
+from lbcore.supervisor.rollout import OrderBook
 from lbcore.supervisor.sockets import BindError
 
 if TYPE_CHECKING:
@@ -32,7 +33,10 @@ class AppRollout:
             self._row_of, self._hold, self._strangers)
         self._watcher = Watcher(self._code_changed)
 
-    async def put(self, change: Change, slots: range, *, tell: bool = True) -> list[str]:
+    async def put(
+        self, change: Change, slots: range, *, tell: bool = True, orders: OrderBook | None = None,
+        names_again: bool = True,
+    ) -> list[str]:
         """Puts the plan of a change into force, as ``Rollout.apply`` does, and what it replaces
         to rest. Raises as that does, and then nothing has changed."""
         rollout, log = self._supervisor.rollout, self._supervisor.log
@@ -45,7 +49,8 @@ class AppRollout:
                 hold = max((pool.queue_timeout_ms + pool.connect_budget_ms) / 1000
                            for pool in rollout.plan.pools)
         try:
-            failures = await rollout.apply(change.plan, slots, tell=tell)
+            failures = await rollout.apply(change.plan, slots, tell=tell, orders=orders,
+                                           names_again=names_again)
         except BaseException:
             await self.apps.abandon(change)
             raise

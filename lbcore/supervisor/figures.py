@@ -83,7 +83,7 @@ class LiveFigures:
         )
 
     def _changes(self) -> int:
-        return 0
+        return len(self._supervisor.running.overlay.changes)
 
     def _state(self, worker: Worker) -> str:
         orphan = worker in self._supervisor.fleet.orphans or worker.place.board < 0

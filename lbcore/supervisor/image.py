@@ -78,17 +78,20 @@ def hosts(plan: Plan) -> list[str]:
                    if b.address.host and not _numeric(b.address.host)})
 
 
-async def resolve(plan: Plan, known: Mapping[str, str]) -> Names:
+async def resolve(plan: Plan, known: Mapping[str, str], *, again: bool = True) -> Names:
     """Numeric addresses of all host names among the backends of a plan, one each.
 
     ``known`` are addresses found earlier. One that is still among a name's addresses stays, and so
     does that of a name that cannot be resolved just now: resolvers answer in an order that
-    changes, and are away at times. Raises ResolveError naming every host that has none.
+    changes, and are away at times. Unless ``again``, names with a known address are not asked
+    for. Raises ResolveError naming every host that has none.
     """
-    names: dict[str, str] = {}
+    wanted = hosts(plan)
+    names = {} if again else {host: known[host] for host in wanted if host in known}
     failed: dict[str, str] = {}
     several: dict[str, list[str]] = {}
-    for host, answer in (await addresses(hosts(plan), RESOLVE_TIMEOUT)).items():
+    asked = [host for host in wanted if host not in names]
+    for host, answer in (await addresses(asked, RESOLVE_TIMEOUT)).items():
         if isinstance(answer, Exception):
             failed[host] = getattr(answer, "strerror", None) or str(answer) or "no answer in time"
             if host in known:

@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from lbcore._scoreboard import CAPACITY, Scoreboard
@@ -19,7 +19,7 @@ from lbcore.config import ConfigError
 from lbcore.config.host import host_problems
 from lbcore.config.load import Source
 from lbcore.config.plan import Plan, PoolPlan
-from lbcore.health import HealthMonitor, PoolRows
+from lbcore.health import HealthMonitor, Orders, PoolRows
 from lbcore.supervisor import image
 from lbcore.supervisor.demo import DemoBackends
 from lbcore.supervisor.fleet import Fleet
@@ -33,6 +33,7 @@ ROW_HOLD = 15.0
 # Exchanges are counted when they end. One that takes longer after its route has left the plan (a
 # tunnel, most likely) may be counted on the route that has the row then.
 ROUTE_HOLD = 600.0
+OrderBook = Mapping[tuple[str, str], Orders]
 LEAK_SIGHTINGS = 10          # the same difference, seconds apart, is no connection in between
 
 
@@ -53,8 +54,8 @@ class Rollout:
         self.pools = RowTable("pool", CAPACITY["pools"])
         self.backends = RowTable("backend", CAPACITY["backends"])
         self.routes = RowTable("route", CAPACITY["routes"])
-        self.weights: dict[tuple[str, str], int] = {}    # an operator's, by pool and backend
-        self.version = 0
+        self.orders: OrderBook = {}      # an operator's, by pool and backend
+        self.version = 0                 # of what is in force: plan, orders and settings
         self.plan: Plan | None = None
         self.members: list[PoolRows] = []
         self.resolved: dict[str, str] = {}
@@ -81,16 +82,24 @@ class Rollout:
         if problems := host_problems(unknown, source, ignore=ours):
             raise ConfigError(problems)
 
-    async def apply(self, plan: Plan, slots: range, *, tell: bool = True) -> list[str]:
+    async def apply(
+        self, plan: Plan, slots: range, *, tell: bool = True, orders: OrderBook | None = None,
+        names_again: bool = True,
+    ) -> list[str]:
         """Puts a plan into force, for workers in these slots.
 
         Returns what went wrong in single workers. With ``tell`` false, workers keep the plan
-        they have: the caller replaces them. Raises ResolveError, BindError, ValueError or
-        OSError, and then nothing has changed.
+        they have: the caller replaces them. ``orders`` are what an operator wants from now on,
+        without any what was wanted before. ``names_again`` asks for the addresses of all names,
+        not only of new ones. Raises ResolveError, BindError, ValueError or OSError, and then
+        nothing has changed.
         """
-        names = await image.resolve(plan, self.resolved)
+        orders = self.orders if orders is None else orders
+        orders = {key: order for key, order in orders.items() if key in _backends(plan)}
+        weights = {key: order.weight for key, order in orders.items() if order.weight is not None}
+        names = await image.resolve(plan, self.resolved, again=names_again)
         resolved = names.addresses
-        tables = await image.tables(plan, self._weights_in(plan))
+        tables = await image.tables(plan, weights)
         rows = image.Rows(
             self.listeners.assign(image.listener_keys(plan)),
             self.pools.assign(image.pool_keys(plan)),
@@ -114,13 +123,14 @@ class Rollout:
         self._commit(rows)
         self.plan, self.members, self.resolved = plan, members, resolved
         self.applied_at = datetime.now(UTC)
-        self.weights = self._weights_in(plan)
+        self.orders = orders
         self._tell_of(names)
         try:
             self.table.update_options(plan)
         except OSError as error:     # the kernel refuses an option: the sockets serve all the same
             self.log.warning("listener.option_refused", error=str(error))
-        self.monitor.apply(members)  # before the plan: a worker finds every row filled in
+        # Before the plan: a worker finds every row filled in.
+        self.monitor.apply(members, orders)
         self.fleet.set_plan(self.version, fd, plan)
         return await self.tell_workers() if tell else []
 
@@ -161,33 +171,27 @@ class Rollout:
                 f"pool {pool!r} has no backend {backend!r}; it has: {', '.join(members)}")
         return by_name[pool].plan, members[backend]
 
-    def set_drain(self, pool: str, backend: str, on: bool) -> None:
-        """Takes a backend out of service or puts it back. Raises LookupError."""
-        self.monitor.set_drain(self.find(pool, backend)[1], on)
+    def needs_workers(self, plan: Plan, orders: OrderBook) -> bool:
+        """Whether workers need another image for a plan and orders, or the scoreboard is enough.
 
-    async def set_weight(self, pool: str, backend: str, weight: int | None) -> list[str]:
-        """Replaces a configured weight until it is set back with None.
-
-        Raises LookupError for an unknown backend, ValueError for a bad weight. Tables of
-        consistent pools are built again.
+        Tables of consistent pools are built by weight, and are part of the image.
         """
-        found, row = self.find(pool, backend)
-        weights = {key: old for key, old in self.weights.items() if key != (pool, backend)}
-        if weight is not None:
-            weights[pool, backend] = weight
-        tables: image.Tables = {}
-        if found.table is not None and self.plan is not None:
-            tables = await image.tables(self.plan, weights)
-        self.monitor.set_weight(row, weight)
-        self.weights = weights
-        if found.table is None or self.plan is None:
-            return []
-        rows = image.Rows(self.listeners.live, self.pools.live, self.backends.live,
-                          self.routes.live)
-        fd = image.build(self.version + 1, self.plan, rows, self.members, tables)
+        if self.plan is None or (plan.pools, plan.listeners, plan.max_pipes) != (
+                self.plan.pools, self.plan.listeners, self.plan.max_pipes):
+            return True
+        tables = {pool.name for pool in plan.pools if pool.table is not None}
+        weights, before = ({key: order.weight for key, order in book.items()
+                            if key[0] in tables and order.weight is not None}
+                           for book in (orders, self.orders))
+        return weights != before
+
+    def order(self, plan: Plan, orders: OrderBook) -> None:
+        """Puts orders and settings into force that need nothing of the workers."""
         self.version += 1
-        self.fleet.set_plan(self.version, fd, self.plan)
-        return await self.fleet.distribute()
+        self.plan = plan
+        self.orders = dict(orders)
+        self.applied_at = datetime.now(UTC)
+        self.monitor.obey(self.orders)
 
     # -- once a second
 
@@ -223,9 +227,8 @@ class Rollout:
         self.backends.commit(dict(rows.backends), now, hold)
         self.routes.commit(dict(rows.routes), now, ROUTE_HOLD)
 
-    def _weights_in(self, plan: Plan) -> dict[tuple[str, str], int]:
-        there = {(pool.name, backend.name) for pool in plan.pools for backend in pool.backends}
-        return {key: weight for key, weight in self.weights.items() if key in there}
+def _backends(plan: Plan) -> set[tuple[str, str]]:
+    return {(pool.name, backend.name) for pool in plan.pools for backend in pool.backends}
 
 
 async def every(seconds: float, work: Callable[[], None]) -> None:

@@ -10,43 +10,39 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lbcore
-from lbcore import _learn, _rate
-from lbcore._scoreboard import CAPACITY, Scoreboard
+from lbcore._scoreboard import Scoreboard
 from lbcore.admin import AdminServer, ControlError
-from lbcore.config import ConfigError
 from lbcore.config.plan import Plan
 from lbcore.health import HealthEvent, HealthMonitor
-from lbcore.supervisor import resize, status, takeover, upgrade
-from lbcore.supervisor.apps import Change
+from lbcore.supervisor import resize, takeover
 from lbcore.supervisor.apps_rollout import ENDING, AppRollout
-from lbcore.supervisor.apps_spec import AppError
-from lbcore.supervisor.demo import DemoBackends, with_demo_backends
+from lbcore.supervisor.control import SupervisorControl
+from lbcore.supervisor.demo import DemoBackends
+from lbcore.supervisor.events import Events
 from lbcore.supervisor.figures import LiveFigures
-from lbcore.supervisor.fleet import Fleet, LaunchError
+from lbcore.supervisor.fleet import Fleet
 from lbcore.supervisor.groups import SocketTable
-from lbcore.supervisor.image import ResolveError
 from lbcore.supervisor.instance import Instance, InstanceError
 from lbcore.supervisor.limits import connections_within, raise_descriptor_limit
+from lbcore.supervisor.live import Sampler
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.meter import Meter
 from lbcore.supervisor.notify import Notifier
 from lbcore.supervisor.rollout import Rollout, every
-from lbcore.supervisor.settings import Read, changes_that_wait, read, settings_of
-from lbcore.supervisor.sockets import BindError, open_admin
+from lbcore.supervisor.running import CANNOT_APPLY, Running
+from lbcore.supervisor.settings import Read, settings_of
+from lbcore.supervisor.sockets import open_admin
 
 Json = dict[str, Any]
-# Half of the seats: during an upgrade old and new workers live side by side.
-MAX_WORKERS = (CAPACITY["seats"] + 1) // 2
 TASK_PATIENCE = 3.0              # seconds for what is under way to be broken off
-CANNOT_APPLY = (AppError, ResolveError, BindError, LookupError, ValueError, OSError)
 
 
 class StartError(Exception):
@@ -76,7 +72,12 @@ class Supervisor:
         self.rollout = Rollout(board, self.monitor, table, self.fleet, self.demos, log)
         self.meter = Meter()
         self.figures = LiveFigures(self)
-        self.admin = AdminServer(self)
+        self.events = Events()
+        log.taps.append(self.events.take)
+        self.sampler = Sampler(self.rollout)
+        self.running = Running(self)
+        self.control = SupervisorControl(self)
+        self.admin = AdminServer(self.control)
         self.admin_socket: socket.socket | None = None
         self.generation = 1              # counts upgrades, from 1
         self.text = ""                   # of the configuration in force
@@ -84,7 +85,7 @@ class Supervisor:
         self.workers_wanted = 0
         self.upgraded: Json = {"state": "none"}
         self.changing = asyncio.Lock()
-        self._reloading = asyncio.Lock()
+        self.reloading = asyncio.Lock()
         self.stopping = ""               # "", "draining" or "now"
         self.serving = False             # from the end of the start, or of an exec, on
         self.notifier = Notifier()
@@ -117,7 +118,7 @@ class Supervisor:
 
         Raises StartError, or ConfigError when this machine has something against the file.
         """
-        plan = with_demo_backends(found.plan, self.instance.runtime_dir)
+        plan = self.running.begin(found, None)
         descriptors = raise_descriptor_limit()
         listening = sum(len(listener.binds) for listener in plan.listeners)
         room = connections_within(descriptors, listening)
@@ -138,7 +139,7 @@ class Supervisor:
             change = await self.apps.apps.prepare(plan, starting=True)
             plan = change.plan
             await self.apps.put(change, range(plan.workers), tell=False)
-            self.text = found.text
+            self.running.begun()
             self.admin_socket = open_admin(plan.admin)
             if plan.pid_file:
                 self.instance.write_pid_file(plan.pid_file)
@@ -202,15 +203,18 @@ class Supervisor:
     def handle_signals(self) -> dict[signal.Signals, Callable[[], None]]:
         """What every signal does."""
         return {
-            signal.SIGHUP: lambda: self.spawn(self._logged(self.reload(), "reload.failed")),
+            signal.SIGHUP: partial(self._do, self.control.reload, "reload.failed"),
             signal.SIGUSR1: self._reopen_logs,
-            signal.SIGUSR2: lambda: self.spawn(self._logged(self.upgrade(), "upgrade.failed")),
+            signal.SIGUSR2: partial(self._do, self.control.upgrade, "upgrade.failed"),
             signal.SIGTERM: partial(self.end, "draining"),
             signal.SIGQUIT: partial(self.end, "draining"),
             signal.SIGINT: partial(self.end, "now"),
             signal.SIGTTIN: partial(self._step, 1),
             signal.SIGTTOU: partial(self._step, -1),
         }
+
+    def _do(self, work: Callable[[], Coroutine[Any, Any, object]], event: str) -> None:
+        self.spawn(self._logged(work(), event))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Runs a task that ends with the instance."""
@@ -223,7 +227,7 @@ class Supervisor:
         if not task.cancelled() and (error := task.exception()) is not None:
             self.log.error("internal", message="please report this", error=repr(error))
 
-    async def _logged(self, work: Coroutine[Any, Any, Json], event: str) -> None:
+    async def _logged(self, work: Coroutine[Any, Any, object], event: str) -> None:
         try:
             await work
         except ControlError as error:
@@ -235,8 +239,8 @@ class Supervisor:
 
     def _step(self, by: int) -> None:
         # Counted from what is wanted when its turn comes: signals may come faster than workers.
-        self.spawn(self._logged(self._set_workers(lambda: self.workers_wanted + by),
-                                "resize.failed"))
+        self.spawn(self._logged(
+            self.running.set_workers(lambda: self.workers_wanted + by, None), "resize.failed"))
 
     def _tick(self) -> None:
         for work in (self.fleet.check, self.rollout.keep_house, self._measure, self._look_at_log):
@@ -266,180 +270,7 @@ class Supervisor:
         self.log.event("warning" if bad else "info", name, "",
                        {"pool": event.pool, **fields, "old": event.old, "new": event.new,
                         "reason": event.reason})
-
-    # -- what can be asked (lbcore.admin.Control)
-
-    async def status(self) -> Json:
-        """Workers, listeners, pools and backends."""
-        plan = self.plan
-        return {
-            "version": lbcore.__version__, "pid": os.getpid(), "generation": self.generation,
-            "state": self.stopping or "running", "started": status.iso(self.started),
-            "config": str(self.config), "admin": str(self.instance.admin),
-            "plan": {"version": self.rollout.version,
-                     "applied_at": status.iso(self.rollout.applied_at)},
-            "upgrade": self.upgraded, "workers_wanted": self.workers_wanted,
-            "log_lines_dropped": self.log.dropped,
-            "access_log": self.fleet.access.status(self.fleet.seats()),
-            "rates_forgotten": _rate.forgotten(self.board),
-            "learnt_forgotten": _learn.forgotten(self.board),
-            "workers": await status.workers(self.fleet, self.meter),
-            "listeners": status.listeners(plan, self.rollout),
-            "pools": [pool | {"app": self.apps.apps.describe(pool["name"])}
-                      for pool in status.pools(self.rollout)],
-        }
-
-    async def reload(self) -> Json:
-        """Reads the configuration again and puts it into force."""
-        async with self._reloading:
-            self._refuse_when_stopping()
-            with self.notifier.reload():
-                return await self._reload()
-
-    async def _reload(self) -> Json:
-        with self._refusals():
-            found = read(self.config)
-            for warning in found.warnings:
-                self.log.warning("config.doubtful", message=str(warning))
-            plan = with_demo_backends(found.plan, self.instance.runtime_dir)
-            self.rollout.look_at_host(plan, found.source)
-            settings_of(plan)
-            # Not in turn with other changes: an application may take its time.
-            change = await self.apps.apps.prepare(plan)
-        async with self.apps.turn_of(change):
-            return await self._put(found, change)
-
-    async def _put(self, found: Read, change: Change) -> Json:
-        """Puts what was read into force, with its applications. Raises ControlError."""
-        # Another application may have been replaced meanwhile.
-        old, plan = self.plan, self.apps.apps.fill(change.plan, change.new)
-        change.plan = plan
-        waiting = changes_that_wait(old, plan)
-        for key in waiting:
-            self.log.warning("reload.needs_restart", message="stays as it was until a restart",
-                             key=key)
-        # A count set by hand holds until the file says something new.
-        wanted = plan.workers if plan.workers != old.workers else self.workers_wanted
-        with self._refusals():
-            failures = await self.apps.put(change, range(len(self.fleet.slots)))
-        self.text = found.text
-        self.use_settings(plan)
-        try:
-            self.log.configure(plan.log)
-        except OSError as error:
-            self.log.error("log.open_failed", message="the log goes on where it was",
-                           path=plan.log.path, error=error.strerror)
-        self.fleet.access.configure(plan.log, self.fleet.workers())
-        self.log.info("reloaded", version=self.rollout.version,
-                      listeners=len(plan.listeners), pools=len(plan.pools),
-                      backends=len(self.rollout.backends.live))
-        if wanted != len(self.fleet.slots):
-            await self._resize(wanted)
-        return {"plan_version": self.rollout.version, "workers_failed": failures,
-                "needs_restart": waiting}
-
-    @contextmanager
-    def _refusals(self) -> Iterator[None]:
-        """Says why a configuration cannot be put into force."""
-        try:
-            yield
-        except ConfigError as error:
-            raise self._refused(error) from error
-        except CANNOT_APPLY as error:
-            raise ControlError(422, str(error), "the configuration in force stays") from error
-
-    def _refused(self, error: ConfigError) -> ControlError:
-        for problem in error.problems:
-            self.log.error("config.problem", message=str(problem))
-        return ControlError(
-            422, f"{self.config} has {len(error.problems)} problem(s); the configuration in force "
-            f"stays", "mend them and reload again; `lbcore check` shows them too",
-            [problem.as_dict() for problem in error.problems])
-
-    async def restart(self, pool: str) -> Json:
-        """Replaces the servers of an application by new ones, without a failed request."""
-        self._refuse_when_stopping()
-        return await self.apps.restart(pool)
-
-    async def set_drain(self, pool: str, backend: str, on: bool) -> Json:
-        """Takes a backend out of service or puts it back."""
-        try:
-            self.rollout.set_drain(pool, backend, on)
-        except LookupError as error:
-            raise ControlError(404, str(error.args[0]), "`lbcore status` lists them") from error
-        return self._shown(pool, backend)
-
-    async def set_weight(self, pool: str, backend: str, weight: int | None) -> Json:
-        """Replaces a backend's configured weight; None takes the configured one again."""
-        async with self.changing:
-            try:
-                await self.rollout.set_weight(pool, backend, weight)
-            except LookupError as error:
-                raise ControlError(404, str(error.args[0]), "`lbcore status` lists them") from error
-            except ValueError as error:
-                raise ControlError(400, str(error)) from error
-        return self._shown(pool, backend)
-
-    async def set_workers(self, count: int) -> Json:
-        """Changes the number of workers."""
-        return await self._set_workers(lambda: count)
-
-    async def _set_workers(self, wanted: Callable[[], int]) -> Json:
-        async with self.changing:
-            self._refuse_when_stopping()
-            count = wanted()
-            if not 1 <= count <= MAX_WORKERS:
-                raise ControlError(400, f"{count} workers are not possible",
-                                   f"from 1 to {MAX_WORKERS}")
-            await self._resize(count)
-        return {"workers": count}
-
-    async def upgrade(self) -> Json:
-        """Replaces supervisor and workers by what is installed now; the configuration stays."""
-        self._refuse_when_stopping()
-        if self.upgraded["state"] == "running":
-            raise ControlError(409, "an upgrade is under way already", "`lbcore status` shows it")
-        async with self.changing:
-            self._refuse_when_stopping()
-            self.log.info("upgrade.checking", message="trying the installed version")
-            problem = await upgrade.preflight(self.config, self.text)
-            if problem:
-                raise ControlError(409, f"the installed version does not start: {problem}",
-                                   "nothing has changed; the running version goes on")
-            self._refuse_when_stopping()
-            self.upgraded = {"state": "running"}
-        self.spawn(upgrade.exec_new_version(self))
-        return {"generation": self.generation, "next_generation": self.generation + 1}
-
-    async def stop(self, now: bool) -> Json:
-        """Ends the instance: after its connections, or at once."""
-        self.end("now" if now else "draining")
-        return {"state": self.stopping, "drain_timeout_ms": self.plan.drain_timeout_ms,
-                "pid": os.getpid()}
-
-    def _shown(self, pool: str, backend: str) -> Json:
-        for found in status.pools(self.rollout):
-            if found["name"] == pool:
-                for one in found["backends"]:
-                    if one["name"] == backend:
-                        return {"pool": pool, **one}
-        return {}
-
-    def _refuse_when_stopping(self) -> None:
-        if self.stopping:
-            raise ControlError(409, ENDING)
-
-    async def _resize(self, count: int) -> None:
-        now = len(self.fleet.slots)
-        try:
-            if count > now:
-                await resize.grow(self.fleet, self.plan, count)
-            elif count < now:
-                await resize.shrink(self.fleet, count)
-        except (LaunchError, BindError, OSError) as error:
-            raise ControlError(500, f"cannot change the number of workers: {error}") from error
-        self.workers_wanted = count
-        self.log.info("resized", workers=count, before=now)
+        self.control.changed()
 
     # -- the end
 
@@ -478,6 +309,8 @@ class Supervisor:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=TASK_PATIENCE)
+        self.events.close()
+        self.sampler.stop()
         await self.admin.stop()
         # After a failed start they go on as if we had never been.
         left_alone = 0 if self.stopping else self.fleet.leave_orphans()
@@ -493,6 +326,8 @@ class Supervisor:
             if isinstance(name, str) and name and not name.startswith("\0"):
                 with suppress(FileNotFoundError):
                     os.unlink(name)     # noqa: PTH108  (one system call at the very end)
+        if not left_alone:
+            self.running.let_go()
         self.instance.leave()
 
 

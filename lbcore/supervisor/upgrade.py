@@ -28,12 +28,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lbcore._scoreboard import LayoutError, Scoreboard
-from lbcore.config.plan import Plan
 from lbcore.supervisor.activation import Activation
-from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.fleet import Slot
 from lbcore.supervisor.groups import ListenSocket, SocketTable, address_of
 from lbcore.supervisor.instance import Instance
+from lbcore.supervisor.kept import of_state
 from lbcore.supervisor.log import Log
 from lbcore.supervisor.process import Process, environment, python_module, start
 from lbcore.supervisor.settings import Read, read, read_text
@@ -163,7 +162,7 @@ def export(supervisor: Supervisor, descriptors: list[int]) -> Json:
         "access_log": fleet.access.export(passed),
         "admin": passed(admin.fileno()) if admin is not None else -1,
         "plan_version": rollout.version, "resolved": rollout.resolved,
-        "weights": [[pool, backend, weight] for (pool, backend), weight in rollout.weights.items()],
+        "changes": supervisor.running.export(), "events": supervisor.events.export(),
         "rows": {rows.kind: rows.export() for rows in rollout.row_tables()},
         "health": supervisor.monitor.export(),
         "sockets": [{"id": member.id, "bind": asdict(group.bind), "slot": member.slot,
@@ -223,9 +222,7 @@ async def restore(config: Path, found: Read, log: Log, state: Json) -> Superviso
         supervisor = Supervisor(config, instance, log, board, number, state["bell"], table)
         if state["admin"] >= 0:
             supervisor.admin_socket = _socket(state["admin"])
-        supervisor.text = found.text
-        plan = with_demo_backends(found.plan, instance.runtime_dir)
-        await _fill(supervisor, state, plan, same_board)
+        await _fill(supervisor, state, found, same_board)
     except Exception as error:      # noqa: BLE001  (whatever it is: traffic must go on)
         log.error("upgrade.state_unreadable", message="starting over, taking over from the workers",
                   error=repr(error))
@@ -233,12 +230,14 @@ async def restore(config: Path, found: Read, log: Log, state: Json) -> Superviso
     return supervisor
 
 
-async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: bool) -> None:
+async def _fill(supervisor: Supervisor, state: Json, found: Read, same_board: bool) -> None:
     fleet, rollout = supervisor.fleet, supervisor.rollout
+    supervisor.events.restore(state.get("events"))
     supervisor.figures.restore(state.get("figures"), same_board)
     supervisor.generation = state["generation"] + 1
     supervisor.started = datetime.fromisoformat(state["started"])
     supervisor.workers_wanted = state["workers_wanted"]
+    plan = supervisor.running.begin(found, of_state(state))
     supervisor.use_settings(plan)
     fleet.access.restore(state.get("access_log"), plan.log)
     for index in range(state["slots"]):
@@ -247,7 +246,6 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
         _worker(supervisor, entry)
     rollout.version = state["plan_version"]
     rollout.resolved = state["resolved"]
-    rollout.weights = {(pool, backend): weight for pool, backend, weight in state["weights"]}
     if same_board:
         for rows in rollout.row_tables():
             rows.restore(state["rows"][rows.kind])
@@ -256,6 +254,7 @@ async def _fill(supervisor: Supervisor, state: Json, plan: Plan, same_board: boo
     change = await supervisor.apps.apps.prepare(plan, starting=True)
     supervisor.monitor.restore(state["health"])
     await supervisor.apps.put(change, range(state["slots"]), tell=False)
+    supervisor.running.begun()
     supervisor.monitor.start()
     for slot in fleet.slots.values():
         fleet.keep(slot)

@@ -226,8 +226,11 @@ def test_weight_replaces_the_configured_one_and_outlives_a_reload(lab: Lab, bala
     assert names(lab) == {"two"}
     shown = lab.backend(one)
     assert (shown["weight"], shown["weight_configured"], shown["weight_overridden"]) == (0, 1, True)
-    lab.command("weight", f"main/{two}", "0")
+    refused = lab.command("weight", f"main/{two}", "0", check=False)
+    assert refused.returncode != 0 and "has weight 0" in refused.stderr    # as in a file
+    assert names(lab) == {"two"}
     lab.command("weight", f"main/{one}", "default")
+    lab.command("weight", f"main/{two}", "0")
     assert names(lab) == {"one"}
 
 

@@ -1,0 +1,385 @@
+"""What runs: the file, and over it what was changed at run time.
+
+Every change of what runs comes through here: reload, the admin address, discovery. All of them
+make the tables that a file would have, check and compile them as a file, and put the plan into
+force; then the change is remembered, and kept in a small file beside the admin socket, so that it
+outlives a supervisor that is killed. docs/internals/life-of-a-change.md tells the story.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lbcore._scoreboard import CAPACITY
+from lbcore.admin import ControlError
+from lbcore.config import Config, ConfigError
+from lbcore.config.plan import Plan
+from lbcore.supervisor import kept, resize
+from lbcore.supervisor.apps import Change as AppChange
+from lbcore.supervisor.apps_rollout import ENDING
+from lbcore.supervisor.apps_spec import AppError
+from lbcore.supervisor.changes import Change, Found, Overlay, Table, name_of, table_of
+from lbcore.supervisor.demo import with_demo_backends
+from lbcore.supervisor.edits import Edit
+from lbcore.supervisor.fitting import Dropped, compiled, fitting
+from lbcore.supervisor.fleet import LaunchError
+from lbcore.supervisor.image import ResolveError
+from lbcore.supervisor.settings import Read, changes_that_wait, read, settings_of
+from lbcore.supervisor.sockets import BindError
+
+if TYPE_CHECKING:
+    from lbcore.supervisor.supervisor import Supervisor
+
+Json = dict[str, Any]
+# Half of the seats: during an upgrade old and new workers live side by side.
+MAX_WORKERS = (CAPACITY["seats"] + 1) // 2
+T = TypeVar("T")
+CANNOT_APPLY = (AppError, ResolveError, BindError, LookupError, ValueError, OSError)
+
+
+class Running:
+    """The configuration in force. Those who change it take turns by ``Supervisor.changing``."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._found: Read | None = None      # the file as it was last read
+        self._config: Config | None = None
+        self.overlay = Overlay()
+        self.file_version = 0                # with which the file came into force
+
+    @property
+    def found(self) -> Read:
+        """The file in force."""
+        if self._found is None:
+            raise RuntimeError("no configuration is in force yet")
+        return self._found
+
+    @property
+    def config(self) -> Config:
+        """What runs, as a file would say it."""
+        if self._config is None:
+            raise RuntimeError("no configuration is in force yet")
+        return self._config
+
+    # -- beginning
+
+    def begin(self, found: Read, handed_over: Json | None) -> Plan:
+        """The plan to start with: the file, and what was changed before this supervisor was.
+
+        ``handed_over`` is what :meth:`export` gave to an earlier version. Without it, what an
+        earlier supervisor that was killed has left behind.
+        """
+        state = handed_over
+        if state is None:
+            state, self._supervisor.rollout.version = kept.read(self._supervisor.instance)
+        else:
+            self.file_version = int(state.get("file_version", 0))
+        overlay = Overlay.restore(state)
+        plan, config, overlay, dropped = fitting(
+            found, replace(overlay, found={**overlay.found, **self.overlay.found}))
+        self._tell_dropped(dropped)
+        if overlay.changes:
+            self._supervisor.log.info(
+                "changes.restored", message=_listed(list(overlay.changes.values())),
+                changes=len(overlay.changes))
+        self._take(found, overlay, config)
+        self._supervisor.rollout.orders = overlay.orders()
+        self._supervisor.log.configure(plan.log)
+        return with_demo_backends(plan, self._supervisor.instance.runtime_dir)
+
+    def begun(self) -> None:
+        """The plan of :meth:`begin` is in force."""
+        self.file_version = self.file_version or self._supervisor.rollout.version
+        self.keep()
+
+    def begin_with(self, pool: str, backends: Sequence[Table | str], source: str) -> None:
+        """What a source has found before the start; :meth:`begin` puts it over the file."""
+        found = Found(source, tuple(table_of(one) for one in backends))
+        self.overlay = self.overlay.with_found(pool, found)
+
+    # -- changing
+
+    async def change(self, edit: Callable[[Edit], T], expect: int | None) -> T:
+        """Puts an edit into force, and returns what it returned. Raises ControlError.
+
+        Then nothing has changed.
+        """
+        async with self._turn(expect):
+            plan = self._supervisor.plan
+            own = {pool.name: [f"demo-{number}" for number in range(1, pool.demo + 1)]
+                   + list(pool.app.names if pool.app else ()) for pool in plan.pools}
+            work = Edit(self.overlay, self.found.tables, own,
+                        [pool.name for pool in plan.pools if pool.app])
+            answer = edit(work)
+            await self._put(work.done())
+            return answer
+
+    async def forget(self, pool: str | None, expect: int | None) -> int:
+        """Back to the file; returns how many differences that ended. Raises ControlError."""
+        async with self._turn(expect):
+            if pool is not None and pool not in self.found.tables.get("pool", {}):
+                raise ControlError(404, f"there is no pool {pool!r}", "`lbcore status` lists them")
+            overlay = self.overlay.forget(pool)
+            ended = len(self.overlay.changes) - len(overlay.changes)
+            await self._put(overlay)
+            return ended
+
+    async def set_workers(self, wanted: Callable[[], int | None], expect: int | None) -> int:
+        """Another number of workers; None is what the file says. Raises ControlError."""
+        async with self._turn(expect):
+            count = wanted()
+            if count is not None and not 1 <= count <= MAX_WORKERS:
+                raise ControlError(400, f"{count} workers are not possible",
+                                   f"from 1 to {MAX_WORKERS}")
+            edit = Edit(self.overlay, self.found.tables)
+            edit.setting("workers", count)
+            await self._put(edit.done())
+            return self._supervisor.workers_wanted
+
+    async def set_source(
+        self, pool: str, backends: Sequence[Table | str] | None, source: str
+    ) -> Json:
+        """What a discovery source has found for a pool; None: it has nothing to say any more.
+
+        The same path as any other change, yet no difference from the file: ``source`` says where
+        the pool's backends come from. What an operator has changed lies over it, as far as it
+        applies. Raises ControlError, and then nothing has changed.
+        """
+        async with self._turn(None):
+            tables = self.found.tables
+            if pool not in tables.get("pool", {}):
+                raise ControlError(404, f"there is no pool {pool!r}")
+            found = None
+            if backends is not None:
+                found = Found(source, tuple(table_of(one) for one in backends))
+            before = {name_of(one): one for one in self.overlay.base(tables, pool)}
+            overlay, dropped = self.overlay.with_found(pool, found).rebased(tables, [pool])
+            try:
+                await self._put(overlay)
+            except ControlError:
+                # Perhaps only what an operator changed does not go with it.
+                changes = [change for change in overlay.changes.values() if change.pool == pool]
+                if not changes:
+                    raise
+                overlay = overlay.forget(pool)
+                await self._put(overlay)
+                dropped += [(change, "it does not go with what the source has found")
+                            for change in changes]
+            self._tell_dropped(dropped)
+            after = {name_of(one): one for one in overlay.base(tables, pool)}
+        return {
+            "plan_version": self._supervisor.rollout.version, "pool": pool,
+            "added": [name for name in after if name not in before],
+            "removed": [name for name in before if name not in after],
+            "changed": [name for name, table in after.items()
+                        if name in before and before[name] != table],
+        }
+
+    async def reload(self, expect: int | None) -> Json:
+        """Reads the file again and puts it into force, with the changes that still apply."""
+        async with self._supervisor.reloading:
+            self._refuse(expect)
+            with self._supervisor.notifier.reload():
+                return await self._reload(expect)
+
+    async def _reload(self, expect: int | None) -> Json:
+        here = self._supervisor
+        with self._refusals():
+            found = read(here.config)
+            for warning in found.warnings:
+                here.log.warning("config.doubtful", message=str(warning))
+            plan = with_demo_backends(fitting(found, self.overlay)[0], here.instance.runtime_dir)
+            here.rollout.look_at_host(plan, found.source)
+            settings_of(plan)
+            # Not in turn with other changes: an application may take its time.
+            change = await here.apps.apps.prepare(plan)
+        async with here.apps.turn_of(change):
+            try:
+                self._refuse(expect)
+            except ControlError:
+                await here.apps.apps.abandon(change)
+                raise
+            return await self._reloaded(found, change)
+
+    # -- inside
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Says why a configuration cannot be put into force."""
+        try:
+            yield
+        except ConfigError as error:
+            raise self._refused(error) from error
+        except CANNOT_APPLY as error:
+            raise ControlError(422, str(error), "the configuration in force stays") from error
+
+    def _refused(self, error: ConfigError) -> ControlError:
+        for problem in error.problems:
+            self._supervisor.log.error("config.problem", message=str(problem))
+        return ControlError(
+            422, f"{self._supervisor.config} has {len(error.problems)} problem(s); the "
+            f"configuration in force stays",
+            "mend them and reload again; `lbcore check` shows them too",
+            [problem.as_dict() for problem in error.problems])
+
+    @contextmanager
+    def _refused_change(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            first = error.problems[0].message
+            more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
+            raise ControlError(422, f"this cannot run: {first}{more}", error.problems[0].hint,
+                               [problem.as_dict() for problem in error.problems]) from error
+        except CANNOT_APPLY as error:
+            raise ControlError(422, str(error), "nothing has changed") from error
+
+    def _refuse(self, expect: int | None) -> None:
+        if self._supervisor.stopping:
+            raise ControlError(409, ENDING)
+        version = self._supervisor.rollout.version
+        if expect is not None and expect != version:
+            raise ControlError(412, f"plan version {version} is in force, not {expect}",
+                               "somebody else has changed something: look again")
+
+    @asynccontextmanager
+    async def _turn(self, expect: int | None) -> AsyncIterator[None]:
+        """A turn among all who change something. Raises ControlError."""
+        async with self._supervisor.changing:
+            self._refuse(expect)
+            yield
+
+    async def _put(self, overlay: Overlay) -> None:
+        """Puts an overlay into force over the same file. Raises ControlError."""
+        here = self._supervisor
+        if overlay == self.overlay:
+            return
+        with self._refused_change():
+            plan, config = compiled(self.found, overlay)
+            plan = here.apps.apps.fill(with_demo_backends(plan, here.instance.runtime_dir))
+        before_workers = here.workers_wanted
+        if plan.workers != here.plan.workers:
+            await self._resize(plan.workers)
+        try:
+            await self._into_force(plan, overlay)
+        except ControlError:
+            if here.workers_wanted != before_workers:
+                await self._resize(before_workers)
+            raise
+        before, self.overlay, self._config = self.overlay, overlay, config
+        here.log.configure(plan.log)         # only its level can be another: no file is opened
+        self.keep()
+        here.control.changed()
+        self._tell(before)
+
+    async def _into_force(self, plan: Plan, overlay: Overlay) -> None:
+        here = self._supervisor
+        orders = overlay.orders()
+        if not here.rollout.needs_workers(plan, orders):
+            here.rollout.order(plan, orders)
+            return
+        with self._refused_change():
+            await here.apps.put(AppChange(plan, {}), range(len(here.fleet.slots)), orders=orders,
+                                names_again=False)
+
+    async def _reloaded(self, found: Read, change: AppChange) -> Json:
+        """Puts what was read into force, with its applications. Raises ControlError."""
+        here = self._supervisor
+        # Something else may have been changed, or an application replaced, meanwhile.
+        plan, config, overlay, dropped = fitting(found, self.overlay)
+        plan = with_demo_backends(plan, here.instance.runtime_dir)
+        old, plan = here.plan, here.apps.apps.fill(plan, change.new)
+        change.plan = plan
+        waiting = changes_that_wait(old, plan)
+        for key in waiting:
+            here.log.warning("reload.needs_restart", message="stays as it was until a restart",
+                             key=key)
+        with self._refusals():
+            failures = await here.apps.put(change, range(len(here.fleet.slots)),
+                                           orders=overlay.orders())
+        self._take(found, overlay, config)
+        self.file_version = here.rollout.version
+        here.control.changed()
+        self._tell_dropped(dropped)
+        here.use_settings(plan)
+        try:
+            here.log.configure(plan.log)
+        except OSError as error:
+            here.log.error("log.open_failed", message="the log goes on where it was",
+                           path=plan.log.path, error=error.strerror)
+        here.fleet.access.configure(plan.log, here.fleet.workers())
+        self.keep()
+        here.log.info("reloaded", version=here.rollout.version,
+                      listeners=len(plan.listeners), pools=len(plan.pools),
+                      backends=len(here.rollout.backends.live))
+        wanted = plan.workers if plan.workers != old.workers else here.workers_wanted
+        if wanted != len(here.fleet.slots):
+            await self._resize(wanted)
+        return {"plan_version": here.rollout.version, "workers_failed": failures,
+                "needs_restart": waiting, "dropped": [one.as_json() for one, _ in dropped]}
+
+    async def _resize(self, count: int) -> None:
+        here = self._supervisor
+        now = len(here.fleet.slots)
+        try:
+            if count > now:
+                await resize.grow(here.fleet, here.plan, count)
+            elif count < now:
+                await resize.shrink(here.fleet, count)
+        except (LaunchError, BindError, OSError) as error:
+            raise ControlError(500, f"cannot change the number of workers: {error}") from error
+        here.workers_wanted = count
+        here.log.info("resized", workers=count, before=now)
+
+    def _take(self, found: Read, overlay: Overlay, config: Config) -> None:
+        self._found, self.overlay, self._config = found, overlay, config
+        self._supervisor.text = found.text
+
+    def _tell(self, before: Overlay) -> None:
+        """What has just become another, for the log."""
+        log, version = self._supervisor.log, self._supervisor.rollout.version
+        new = [one for key, one in self.overlay.changes.items() if before.changes.get(key) != one]
+        ended = [one for key, one in before.changes.items() if key not in self.overlay.changes]
+        if new:
+            log.info("changed", message=_listed(new), version=version, changes=len(new))
+        if ended:
+            log.info("changes.ended", message=_listed(ended), version=version, changes=len(ended))
+        for pool in {*before.found, *self.overlay.found}:
+            one = self.overlay.found.get(pool)
+            if one != before.found.get(pool):
+                log.info("pool.discovered", pool=pool, version=version,
+                         source=one.source if one else "file",
+                         backends=len(self.overlay.base(self.found.tables, pool)))
+
+    def _tell_dropped(self, dropped: Dropped) -> None:
+        for change, reason in dropped:
+            place = {"pool": change.pool, "backend": change.backend} if change.pool else {}
+            self._supervisor.log.warning("change.dropped", message=f"{change}: {reason}",
+                                         op=change.op, **place)
+
+    # -- keeping
+
+    def export(self) -> Json:
+        """For the next version; JSON-able."""
+        return {**self.overlay.export(), "file_version": self.file_version}
+
+    def keep(self) -> None:
+        """Leaves what was changed behind for a supervisor that comes after us."""
+        here = self._supervisor
+        try:
+            kept.write(here.instance, self.overlay.export(), here.rollout.version)
+        except OSError as error:
+            here.log.warning("changes.not_kept", error=error.strerror,
+                             message="they would be lost if this supervisor were killed")
+
+    def let_go(self) -> None:
+        """The instance ends: what was changed ends with it."""
+        kept.remove(self._supervisor.instance)
+
+
+def _listed(changes: Sequence[Change]) -> str:
+    shown = ", ".join(str(change) for change in changes[:5])
+    return shown + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")
