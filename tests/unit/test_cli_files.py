@@ -16,6 +16,8 @@ from lbcore.cli import execute
 from lbcore.config import load, to_plan
 
 TEXT = """\
+[lbcore]
+accept_warnings = ["root-without-user"]
 [admin]
 listen = "unix:{directory}/admin.sock"
 [[listener]]
