@@ -66,7 +66,7 @@ class Pages:
             raise web.HTTPNotFound
         path = self._directory / name
         try:
-            info = path.lstat()
+            info = path.stat()
             stamp = info.st_mtime_ns, info.st_size
             known = self._known.get(name)
             if known is None or known.stamp != stamp:

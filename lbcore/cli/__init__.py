@@ -33,6 +33,7 @@ COMMANDS = {
     "check": "lbcore.cli.files",
     "show": "lbcore.cli.files",
     "schema": "lbcore.cli.files",
+    "openapi": "lbcore.cli.openapi",
     "status": "lbcore.cli.control",
     "top": "lbcore.cli.top",
     "events": "lbcore.cli.events",

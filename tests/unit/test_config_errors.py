@@ -527,7 +527,6 @@ def test_a_good_file_has_no_warnings(tmp_path: Path) -> None:
     ("text", "key"),
     [
         (GOOD + "[pool.spare]\ndemo = 1\n", "pool.spare"),
-        ('[admin]\nlisten = "0.0.0.0:9900"\n' + GOOD, "admin.listen"),
         (
             listener("proxy_protocol = true").replace("127.0.0.1:8080", "0.0.0.0:8080"),
             "listener[0].proxy_protocol",
