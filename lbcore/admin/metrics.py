@@ -28,6 +28,7 @@ from lbcore.admin.contract import Control
 from lbcore.admin.exposition import Family, labels
 from lbcore.admin.figures import InstanceFigures
 
+PIECE = 500                  # rows that are put together at once
 SLICE = 0.002                # seconds of writing between two turns of the event loop
 # So many rows of a kind are written; lbcore_metrics_left_out_rows says how many are not.
 MOST_ROWS = {"listener": 1000, "route": 2000, "pool": 1000, "backend": 5000}
@@ -46,13 +47,13 @@ class Metrics:
         self._lock = asyncio.Lock()
         self._begun = 0                      # scrapes written so far, and the one under way
         self._waiting = 0
-        self._last: dict[bool, str] = {}     # by format, while somebody waits for it
+        self._last: dict[bool, list[bytes]] = {}     # by format, while somebody waits for it
         self.instance: InstanceFigures | None = None
         self.scrapes = 0
         self.took = 0.0                      # seconds that writing the last one took
 
-    async def render(self, accept: str = "") -> tuple[bytes, str]:
-        """Body and Content-Type for a request with this Accept header."""
+    async def render(self, accept: str = "") -> tuple[list[bytes], str]:
+        """Body, in pieces, and Content-Type for a request with this Accept header."""
         encode, content_type = choose_encoder(accept)
         openmetrics = content_type.startswith(OPENMETRICS)
         self.scrapes += 1
@@ -60,10 +61,10 @@ class Metrics:
         self.instance = self._control.figures.instance()
         small = encode(self._small)
         if openmetrics:
-            return small.removesuffix(END) + rows.encode() + END, content_type
-        return small + rows.encode(), content_type
+            return [small.removesuffix(END), *rows, END], content_type
+        return [small, *rows], content_type
 
-    async def _rows(self, openmetrics: bool) -> str:
+    async def _rows(self, openmetrics: bool) -> list[bytes]:
         """The families of many rows, as they were at some moment after the call."""
         asked = self._begun
         self._waiting += 1
@@ -82,7 +83,7 @@ class Metrics:
             if not self._waiting:
                 self._last.clear()
 
-    async def _write(self, openmetrics: bool) -> str:
+    async def _write(self, openmetrics: bool) -> list[bytes]:
         source = self._control.figures
         kinds: Sequence[tuple[str, Sequence[Family], Iterator[Any]]] = (
             ("worker", families.WORKER, source.workers()),
@@ -91,15 +92,15 @@ class Metrics:
             ("pool", families.POOL, source.pools()),
             ("backend", families.BACKEND, source.backends()),
         )
-        pieces: list[str] = []
+        pieces: list[bytes] = []
         for kind, of_kind, rows in kinds:
             pieces += await _write_rows(of_kind, rows, MOST_ROWS.get(kind), openmetrics)
-        return "".join(pieces)
+        return pieces
 
 
 async def _write_rows(
     of_kind: Sequence[Family], rows: Iterator[Any], most: int | None, openmetrics: bool
-) -> list[str]:
+) -> list[bytes]:
     """The families of one kind of row, each with its header, in pieces."""
     written: list[list[str]] = [[] for _ in of_kind]
     names = of_kind[0].labels
@@ -114,10 +115,14 @@ async def _write_rows(
         if time.perf_counter() > due:
             await asyncio.sleep(0)
             due = time.perf_counter() + SLICE
-    pieces: list[str] = []
+    pieces: list[bytes] = []
     for lines, family in pairs:
         if any(lines):
-            pieces += [family.header(openmetrics), *lines]
+            pieces.append(family.header(openmetrics).encode())
+            for at in range(0, len(lines), PIECE):
+                pieces.append("".join(lines[at : at + PIECE]).encode())
+                await asyncio.sleep(0)
+        lines.clear()
     return pieces
 
 

@@ -29,6 +29,7 @@ from lbcore.admin.figures import (
     Times,
     WorkerFigures,
 )
+from lbcore.admin.metrics import Metrics
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 Key = tuple[str, frozenset[tuple[str, str]]]
@@ -85,6 +86,12 @@ def scrape(admin_path: Path, accept: str = "") -> Scrape:
         connection.close()
     assert answer.status == 200, body
     return Scrape(body, answer.headers["Content-Type"])
+
+
+async def written(source: Rows, accept: str = "") -> Scrape:
+    """The metrics of rows of figures."""
+    pieces, content_type = await Metrics(source).render(accept)
+    return Scrape(b"".join(pieces), content_type)
 
 
 def promtool(*words: str, text: str | None = None, folder: Path | None = None) -> None:
