@@ -51,7 +51,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(ROOT / "mkdocs.yml", folder)
     built = subprocess.run([ZENSICAL, "build", "--strict"], cwd=folder, capture_output=True,
                            text=True, check=False, timeout=SECONDS)
-    assert built.returncode == 0, built.stdout + built.stderr
+    said = re.sub(r"\x1b\[[\d;]*m", "", built.stdout + built.stderr)
+    assert built.returncode == 0, said
     return folder / "build/site"
 
 

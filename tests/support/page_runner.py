@@ -34,6 +34,7 @@ ADDRESS = re.compile(
 ELSEWHERE = re.compile(
     r"(?<![\w./-])/(?:etc/lbcore|srv|var/log|var/lib/lbcore|run/lbcore)(?![\w-])")
 AT_THE_END = " (at the end)"      # such a title: the block is appended to the file
+PROGRAMS = re.compile(r"(?<![\w./-])(?:/opt/lbcore|\.venv)/bin/")
 FOREIGN = re.compile(r"\b(?!127\.|0\.0\.0\.0)\d{1,3}(?:\.\d{1,3}){3}:\d+")
 FIGURE = re.compile(r"\\?\d[\d,.\\]*")
 
@@ -70,7 +71,7 @@ class Page:
             text = re.sub(rf"{before}{port}(?!\d)", str(own), text)
         text = text.replace("0.0.0.0:", "127.0.0.1:").replace("[::]:", "[::1]:")
         text = ELSEWHERE.sub(lambda found: f"{self.root}{found[0]}", text)
-        return text.replace("/opt/lbcore/bin/", f"{Path(sys.executable).parent}/")
+        return PROGRAMS.sub(f"{Path(sys.executable).parent}/", text)
 
     # -- what a block may be
 
@@ -117,22 +118,19 @@ class Page:
         """Whether a command that takes too long could be run: there is one, with these options."""
         words = shlex.split(command.text, comments=True)
         if words[0] == "make":
-            tried = Command(command.line, f"cd {ROOT} && {shlex.join(['make', '-n', *words[1:]])}")
-            self._call(block, tried, 0)
+            dry = shlex.join(["make", "-C", str(ROOT), "-n", *words[1:]])
+            self._call(block, Command(command.line, f"{dry} >/dev/null"), 0)
             return
         if Path(words[0]).name not in ("python", "pytest") or words[1] != "-m":
             raise PageFailed(f"{block.where}: only make and python -m can be looked at")
-        code, said = self._once(Command(
-            command.line, f"cd {ROOT} && python -m {words[2]} --help"))
+        code, said = self._once(Command(command.line, f"python -m {words[2]} --help"))
         lacking = [word for word in words[3:]
                    if word.startswith("--") and word.partition("=")[0] not in said]
         if code or lacking:
             raise PageFailed(f"{block.where}: {command.text}: {lacking}\n{said}")
 
     def _write(self, block: Block) -> None:
-        text = self.translated(block.text)
-        if block.language == "toml" and "[[listener]]" in text and "[admin]" not in text:
-            text += f'\n[admin]\nlisten = "unix:{self.root}/run/lbcore/admin.sock"\n'
+        text = self._apart(block.title, self.translated(block.text))
         title = self.translated(block.title)
         name = title.removesuffix(AT_THE_END)
         place = self._cwd / name
@@ -145,13 +143,19 @@ class Page:
         fresh.write_text(text)
         fresh.rename(place)
 
+    def _apart(self, name: str, text: str) -> str:
+        """A configuration with an admin address of this page; any other file as it is."""
+        if name.endswith(".toml") and "[[listener]]" in text and "[admin]" not in text:
+            text += f'\n[admin]\nlisten = "unix:{self.root}/run/lbcore/admin.sock"\n'
+        return text
+
     def _copy(self, source: Path, place: Path) -> None:
         for path in [source] if source.is_file() else sorted(source.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 to = place if source.is_file() else place / path.relative_to(source)
                 to.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(UnicodeDecodeError):
-                    to.write_text(self.translated(path.read_text()))
+                    to.write_text(self._apart(path.name, self.translated(path.read_text())))
                     to.chmod(path.stat().st_mode & 0o777)
 
     # -- commands
@@ -228,7 +232,8 @@ class Page:
 
     def _serve(self, block: Block, command: Command, ports: str) -> None:
         configured = [path for path in self.here.rglob("lb*.toml")
-                      if FOREIGN.search(path.read_text()) and path.name in command.text]
+                      if path.name in command.text
+                      and FOREIGN.search(re.sub(r"(?m)#.*$", "", path.read_text()))]
         if configured:
             raise PageFailed(f"{block.where}: {configured[0]} has addresses beyond loopback")
         text = command.text.partition("  #")[0].rstrip().removesuffix("&")
