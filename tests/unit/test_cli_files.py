@@ -16,8 +16,6 @@ from lbcore.cli import execute
 from lbcore.config import load, to_plan
 
 TEXT = """\
-[lbcore]
-accept_warnings = ["root-without-user"]
 [admin]
 listen = "unix:{directory}/admin.sock"
 [[listener]]
@@ -28,6 +26,8 @@ pool = "web"
 balance = "consistent"
 backends = ["10.0.0.1:8000", {{ address = "[fd00::1]:8000", weight = 2 }}]
 [pool.web.health]
+[lbcore]
+accept_warnings = ["root-without-user"]
 """
 
 
