@@ -8,7 +8,7 @@ outlives a supervisor that is killed. docs/internals/life-of-a-change.md tells t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -191,7 +191,10 @@ class Running:
             found = read(here.config)
             for warning in found.warnings:
                 here.log.warning("config.doubtful", message=str(warning))
-            plan = with_demo_backends(fitting(found, self.overlay)[0], here.instance.runtime_dir)
+            # Pools that nobody has named backends for are waited for, too.
+            first = await here.discovery.first(found, self.overlay)
+            overlay = self._with_first(first)
+            plan = with_demo_backends(fitting(found, overlay)[0], here.instance.runtime_dir)
             here.rollout.look_at_host(plan, found.source)
             settings_of(plan)
             # Not in turn with other changes: an application may take its time.
@@ -202,7 +205,7 @@ class Running:
             except ControlError:
                 await here.apps.apps.abandon(change)
                 raise
-            return await self._reloaded(found, change)
+            return await self._reloaded(found, change, first)
 
     # -- inside
 
@@ -285,11 +288,17 @@ class Running:
             await here.apps.put(AppChange(plan, {}), range(len(here.fleet.slots)), orders=orders,
                                 names_again=False)
 
-    async def _reloaded(self, found: Read, change: AppChange) -> Json:
+    def _with_first(self, first: Mapping[str, Found]) -> Overlay:
+        """What was changed, with what sources have said for a file that is not in force yet."""
+        return replace(self.overlay, found={**first, **self.overlay.found})
+
+    async def _reloaded(
+        self, found: Read, change: AppChange, first: Mapping[str, Found]
+    ) -> Json:
         """Puts what was read into force, with its applications. Raises ControlError."""
         here = self._supervisor
         # Something else may have been changed, or an application replaced, meanwhile.
-        plan, config, overlay, dropped = fitting(found, self.overlay)
+        plan, config, overlay, dropped = fitting(found, self._with_first(first))
         plan = with_demo_backends(plan, here.instance.runtime_dir)
         old, plan = here.plan, here.apps.apps.fill(plan, change.new)
         change.plan = plan
@@ -312,6 +321,7 @@ class Running:
                            path=plan.log.path, error=error.strerror)
         here.fleet.access.configure(plan.log, here.fleet.workers())
         self.keep()
+        await here.discovery.apply(found)
         here.log.info("reloaded", version=here.rollout.version,
                       listeners=len(plan.listeners), pools=len(plan.pools),
                       backends=len(here.rollout.backends.live))

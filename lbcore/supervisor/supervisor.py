@@ -26,6 +26,7 @@ from lbcore.supervisor import resize, takeover
 from lbcore.supervisor.apps_rollout import ENDING, AppRollout
 from lbcore.supervisor.control import SupervisorControl
 from lbcore.supervisor.demo import DemoBackends
+from lbcore.supervisor.discovery import Discovery, NoBackends
 from lbcore.supervisor.events import Events
 from lbcore.supervisor.figures import LiveFigures
 from lbcore.supervisor.fleet import Fleet
@@ -76,6 +77,7 @@ class Supervisor:
         log.taps.append(self.events.take)
         self.sampler = Sampler(self.rollout)
         self.running = Running(self)
+        self.discovery = Discovery(self)
         self.control = SupervisorControl(self)
         self.admin = AdminServer(self.control)
         self.admin_socket: socket.socket | None = None
@@ -118,6 +120,13 @@ class Supervisor:
 
         Raises StartError, or ConfigError when this machine has something against the file.
         """
+        try:
+            self.use_settings(found.plan)
+            await self.discovery.begin(found)
+        except NoBackends as error:
+            raise StartError(str(error)) from error
+        except CANNOT_APPLY as error:
+            raise StartError(str(error), 2) from error
         plan = self.running.begin(found, None)
         descriptors = raise_descriptor_limit()
         listening = sum(len(listener.binds) for listener in plan.listeners)
@@ -164,6 +173,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_reader(self.bell, self._bell_rang)
         self.spawn(every(1.0, self._tick))
+        self.spawn(self.discovery.apply(self.running.found))
 
     def use_settings(self, plan: Plan) -> None:
         """Takes over what concerns processes. Raises LookupError for an unknown user."""
@@ -311,6 +321,7 @@ class Supervisor:
             await asyncio.wait(self._tasks, timeout=TASK_PATIENCE)
         self.events.close()
         self.sampler.stop()
+        await self.discovery.stop()
         await self.admin.stop()
         # After a failed start they go on as if we had never been.
         left_alone = 0 if self.stopping else self.fleet.leave_orphans()

@@ -102,6 +102,7 @@ async def exec_new_version(supervisor: Supervisor) -> None:
         try:
             # Who waits for an application is told so, and can ask again.
             supervisor.apps.apps.interrupt("an upgrade came between")
+            await supervisor.discovery.stop()
             await supervisor.admin.stop()
             await supervisor.monitor.stop()
             # A signal between exec and its handler would end us; blocked, it waits for the handler.
@@ -132,6 +133,7 @@ async def exec_new_version(supervisor: Supervisor) -> None:
                     worker.channel.resume()
             supervisor.apps.apps.resume()
             supervisor.monitor.start()
+            await supervisor.discovery.apply(supervisor.running.found)
             if supervisor.admin_socket is not None:
                 await supervisor.admin.start(supervisor.admin_socket)
 
