@@ -51,6 +51,7 @@ class Discovery:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
+        self._found: Read | None = None
         self._sources: dict[str, tuple[DiscoverPlan, Source]] = {}
 
     async def begin(self, found: Read) -> None:
@@ -103,12 +104,18 @@ class Discovery:
 
     async def apply(self, found: Read) -> None:
         """Asks the sources of this file, and no others."""
+        self._found = found
         wanted = {pool.name: pool.discover for pool in found.plan.pools if pool.discover}
         gone = [pool for pool, (plan, _) in self._sources.items() if wanted.get(pool) != plan]
         await self._end(gone)
         for pool, plan in wanted.items():
             if pool not in self._sources:
                 self._begin(pool, plan)
+
+    async def resume(self) -> None:
+        """Asks again after :meth:`stop`."""
+        if self._found is not None:
+            await self.apply(self._found)
 
     async def stop(self) -> None:
         """Asks nobody any more, and leaves no process."""

@@ -133,7 +133,7 @@ async def exec_new_version(supervisor: Supervisor) -> None:
                     worker.channel.resume()
             supervisor.apps.apps.resume()
             supervisor.monitor.start()
-            await supervisor.discovery.apply(supervisor.running.found)
+            await supervisor.discovery.resume()
             if supervisor.admin_socket is not None:
                 await supervisor.admin.start(supervisor.admin_socket)
 
