@@ -52,7 +52,8 @@ Space         hold the picture still; again: go on
 ?             this page
 q             end
 
-A weight with * is not the configured one. Every change asks before it happens."""
+RATE: requests a second, or of tcp connections. A weight with * is not the
+configured one. Every change asks before it happens."""
 
 
 class Top(App[None]):
@@ -73,8 +74,6 @@ class Top(App[None]):
         Binding("c", "changes", "Changes"), Binding("r", "reload", "Reload"),
         Binding("plus", "workers(1)", show=False), Binding("minus", "workers(-1)", show=False),
         Binding("space", "hold", show=False), Binding("enter", "open", show=False),
-        Binding("tab", "pane(1)", show=False, priority=False),
-        Binding("shift+tab", "pane(-1)", show=False),
         Binding("escape", "unfilter", show=False),
         *(Binding(str(number + 1), f"show('{pane.id}')", show=False)
           for number, pane in enumerate(PANES)),
@@ -92,25 +91,28 @@ class Top(App[None]):
         self._heard = monotonic()
         self._words: list[str] = []
         self._feed = Feed(client, interval, self._take_from_feed)
+        self._head = Static(id="headline")
+        self._charts = [Chart("requests/s", "cyan"), Chart("p99", "magenta"),
+                        Chart("errors/s", "red"), Chart("connections", "green")]
+        self._tabs = Tabs(*(Tab(f"{number + 1} {pane.title}", id=pane.id)
+                            for number, pane in enumerate(PANES)))
+        self._filter = Input(placeholder="words that a row has to have", id="filter")
+        self.grid = Grid(self.pane)
 
     def compose(self) -> ComposeResult:
         """Headline, charts, panes, keys."""
-        yield Static(id="headline")
+        yield self._head
         with Horizontal(id="charts"):
-            yield Chart("requests/s", "cyan")
-            yield Chart("p99", "magenta")
-            yield Chart("errors/s", "red")
-            yield Chart("connections", "green")
-        yield Tabs(*(Tab(f"{number + 1} {pane.title}", id=pane.id)
-                     for number, pane in enumerate(PANES)))
-        yield Input(placeholder="words that a row has to have", id="filter")
-        yield Grid(self.pane)
+            yield from self._charts
+        yield self._tabs
+        yield self._filter
+        yield self.grid
         yield Footer()
 
     def on_mount(self) -> None:
         """Begins to listen."""
-        self.query_one(Tabs).can_focus = False
-        self.query_one(Grid).focus()
+        self._tabs.can_focus = False
+        self.grid.focus()
         self._draw_head()
         self.set_interval(1.0, self._draw_head)
         self._feed.start()
@@ -122,14 +124,14 @@ class Top(App[None]):
     # -- news
 
     def _take_from_feed(self, news: News) -> None:
-        if self._running:
+        if self.is_running:
             self.call_from_thread(self.take, news)
 
     def take(self, news: News) -> None:
         """Shows what is new."""
         if isinstance(news, Lost):
             self.lost = news.why
-            self.query_one(Grid).add_class("old")
+            self.grid.add_class("old")
             self._draw_head()
             return
         self._heard = monotonic()
@@ -141,7 +143,7 @@ class Top(App[None]):
                 self._draw_grid()
             return
         self.lost = ""
-        self.query_one(Grid).remove_class("old")
+        self.grid.remove_class("old")
         self._see(news)
 
     def _see(self, news: State) -> None:
@@ -157,7 +159,7 @@ class Top(App[None]):
             ("errors/s", total.get("errors_per_s"), rate(total.get("errors_per_s"))),
             ("connections", total.get("connections"), str(total.get("connections", "-"))),
         ]
-        for chart, values in zip(self.query(Chart), shown, strict=True):
+        for chart, values in zip(self._charts, shown, strict=True):
             chart.add(*values)
         self._draw_head()
         self._draw_grid()
@@ -175,7 +177,7 @@ class Top(App[None]):
                 line.append(Said("  held: space goes on", "doubtful"))
         text = Text.assemble(*[(said.text, STYLES[said.tone]) for said in pieces(line)])
         text.no_wrap, text.overflow = True, "ellipsis"
-        self.query_one("#headline", Static).update(text)
+        self._head.update(text)
 
     def _draw_grid(self) -> None:
         if self.picture is None:
@@ -183,9 +185,7 @@ class Top(App[None]):
         rows = list(self.pane.rows(self.picture))
         kept = [row for row in rows if row.matches(self._words)] if self._words else rows
         order = self.orders[self.pane.id]
-        self.query_one(Grid).show(self.pane, order, order.of(kept))
-        if self._words:
-            self.query_one("#filter", Input).border_subtitle = f"{len(kept)} of {len(rows)}"
+        self.grid.show(self.pane, order, order.of(kept))
 
     # -- looking
 
@@ -194,7 +194,7 @@ class Top(App[None]):
         self.pane = next(pane for pane in PANES if pane.id == event.tab.id)
         self.refresh_bindings()
         self._draw_grid()
-        self.query_one(Grid).focus()
+        self.grid.focus()
 
     def on_grid_heading_pressed(self, event: Grid.HeadingPressed) -> None:
         """Sorted by what was clicked on; again: the other way round."""
@@ -215,11 +215,11 @@ class Top(App[None]):
         """Back to the rows; the filter stays."""
         if event.input.id == "filter":
             event.input.set_class(bool(self._words), "wanted")
-            self.query_one(Grid).focus()
+            self.grid.focus()
 
     def action_show(self, pane: str) -> None:
         """A pane by its number."""
-        self.query_one(Tabs).active = pane
+        self._tabs.active = pane
 
     def action_pane(self, step: int) -> None:
         """The next pane."""
@@ -227,7 +227,7 @@ class Top(App[None]):
 
     def action_sort(self, step: int) -> None:
         """By the next of the columns that are seen."""
-        seen = {index for index, _ in self.query_one(Grid).columns} | {-1}
+        seen = {index for index, _ in self.grid.columns} | {-1}
         order = self.orders[self.pane.id].next(self.pane, step)
         while order.column not in seen:
             order = order.next(self.pane, step)
@@ -240,22 +240,20 @@ class Top(App[None]):
 
     def action_filter(self) -> None:
         """The line for the filter."""
-        field = self.query_one("#filter", Input)
-        field.add_class("wanted")
-        field.focus()
+        self._filter.add_class("wanted")
+        self._filter.focus()
 
     def action_unfilter(self) -> None:
         """All rows again."""
-        field = self.query_one("#filter", Input)
-        field.value = ""
-        field.remove_class("wanted")
-        self.query_one(Grid).focus()
+        self._filter.value = ""
+        self._filter.remove_class("wanted")
+        self.grid.focus()
 
     def action_open(self) -> None:
         """From a pool to its backends."""
-        if self.pane.id == "pools" and (chosen := self.query_one(Grid).chosen):
-            self.query_one("#filter", Input).value = f"{chosen}/"
-            self.query_one("#filter").add_class("wanted")
+        if self.pane.id == "pools" and (chosen := self.grid.chosen):
+            self._filter.value = f"{chosen}/"
+            self._filter.add_class("wanted")
             self.action_show("backends")
 
     def action_hold(self) -> None:
@@ -356,7 +354,7 @@ class Top(App[None]):
     @work
     async def action_add(self) -> None:
         """Asks for the address of a backend for the pool under the cursor."""
-        chosen = self.query_one(Grid).chosen
+        chosen = self.grid.chosen
         pool = chosen.partition("/")[0]
         if not pool:
             return
@@ -432,7 +430,7 @@ class Top(App[None]):
 
     def _backend(self) -> tuple[str, Json] | None:
         """Pool and backend under the cursor."""
-        chosen = self.query_one(Grid).chosen
+        chosen = self.grid.chosen
         if self.picture is not None and self.pane.id == "backends":
             for pool in self.picture.status["pools"]:
                 for one in pool["backends"]:

@@ -38,6 +38,8 @@ class Grid(ScrollView, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         ("up,k", "move(-1)"), ("down,j", "move(1)"), ("pageup", "page(-1)"),
         ("pagedown", "page(1)"), ("home,g", "end(0)"), ("end,G", "end(-1)"),
+        # Here, not at the application: a screen's own Tab goes to the next widget.
+        ("tab", "app.pane(1)"), ("shift+tab", "app.pane(-1)"),
     ]
 
     class HeadingPressed(Message):
@@ -58,9 +60,11 @@ class Grid(ScrollView, can_focus=True):
         self._fitted_to: tuple[Pane, int] | None = None
 
     def show(self, pane: Pane, order: Order, rows: Sequence[Row]) -> None:
-        """These rows, in this order already. The cursor follows its row; on another pane it is
-        at the top."""
-        if pane is not self.pane:
+        """These rows, in this order already.
+
+        The cursor follows its row; on another pane or in another order it is at the top.
+        """
+        if pane is not self.pane or order != self.order:
             self._at, self._chosen = 0, ""
             self.scroll_to(y=0, animate=False, force=True)
         self.pane, self.order, self.rows = pane, order, list(rows)

@@ -26,7 +26,7 @@ Json = dict[str, Any]
 LEVEL_TONES: dict[str, Tone] = {"debug": "quiet", "warning": "doubtful", "error": "bad"}
 GAP = 2                      # around the text of a column, both sides together
 MOST = 60                    # characters of a name
-BAD_ENOUGH = 0.05            # errors per second from which a rate is shown as bad
+BAD_SHARE = 0.01             # of what is done, from which errors are shown as bad
 
 
 @dataclass
@@ -123,11 +123,10 @@ def backends(picture: Picture) -> Iterator[Row]:
     for pool in picture.status["pools"]:
         for one in pool["backends"]:
             figures = picture.figures("backends", pool["name"], one["name"])
-            per_second = _first(figures, "requests_per_s", "connections_per_s")
             yield Row(f"{pool['name']}/{one['name']}", (
                 _text(f"{pool['name']}/{one['name']}"),
                 _state(one),
-                _rate(per_second), _errors(figures.get("errors_per_s")),
+                _rate(_per_second(figures)), _errors(figures),
                 _ms(figures.get("p50_ms")), _ms(figures.get("p99_ms")),
                 _number(one["inflight"]), _weight(one), _since(one["since"]),
                 _bytes(figures.get("bytes_down_per_s")), _check(one["last_check"]),
@@ -146,8 +145,8 @@ def pools(picture: Picture) -> Iterator[Row]:
             _text(pool["name"]),
             Cell(state_of(pool["state"]), pool["state"]),
             Cell(Said(f"{up}/{number}", tone), up / number if number else 0),
-            _rate(_first(figures, "requests_per_s", "connections_per_s")),
-            _errors(figures.get("errors_per_s")), _rate(figures.get("retries_per_s")),
+            _rate(_per_second(figures)),
+            _errors(figures), _rate(figures.get("retries_per_s")),
             _ms(figures.get("p50_ms")), _ms(figures.get("p99_ms")),
             _number(pool["inflight"]), _warned(pool["waiting"]), _text(pool["balance"]),
             _text(pool.get("source", "file")),
@@ -161,8 +160,8 @@ def listeners(picture: Picture) -> Iterator[Row]:
         figures = picture.figures("listeners", name)
         yield Row(name, (
             _text(name), _text(listener["pool"] or ""),
-            _rate(_first(figures, "requests_per_s", "connections_per_s")),
-            _errors(figures.get("errors_per_s")), _ms(figures.get("p50_ms")),
+            _rate(_per_second(figures)),
+            _errors(figures), _ms(figures.get("p50_ms")),
             _ms(figures.get("p99_ms")), _number(listener["connections"]),
             _bytes(figures.get("bytes_up_per_s")), _bytes(figures.get("bytes_down_per_s")),
             _text(f"{listener['protocol']} {' '.join(listener['bind'])}"),
@@ -172,7 +171,7 @@ def listeners(picture: Picture) -> Iterator[Row]:
             yield Row(f"{name} {route['name']}", (
                 _text(f"  {name} {route['name']}"),
                 _text(route["pool"] or route["action"]),
-                _rate(figures.get("requests_per_s")), _errors(figures.get("errors_per_s")),
+                _rate(figures.get("requests_per_s")), _errors(figures),
                 _ms(figures.get("p50_ms")), _ms(figures.get("p99_ms")), _number(None),
                 _bytes(figures.get("bytes_up_per_s")), _bytes(figures.get("bytes_down_per_s")),
                 _text(route.get("match", "")),
@@ -207,20 +206,20 @@ def events(picture: Picture) -> Iterator[Row]:
 PANES = (
     Pane("backends", "Backends", (
         Heading("BACKEND", 0, right=False), Heading("STATE", 11, right=False),
-        Heading("REQ/S", 7), Heading("ERR/S", 6, 8), Heading("P50", 7, 4), Heading("P99", 7, 8),
+        Heading("RATE", 7), Heading("ERR/S", 6, 8), Heading("P50", 7, 4), Heading("P99", 7, 8),
         Heading("CONNS", 6, 7), Heading("WEIGHT", 7, 6), Heading("SINCE", 6, 5),
         Heading("OUT/S", 7, 3), Heading("CHECK", 12, 1, right=False),
         Heading("WHY", 24, 2, right=False),
     ), backends),
     Pane("pools", "Pools", (
         Heading("POOL", 0, right=False), Heading("STATE", 12, right=False), Heading("UP", 7),
-        Heading("REQ/S", 7), Heading("ERR/S", 6), Heading("RETRY/S", 7, 4), Heading("P50", 7, 5),
+        Heading("RATE", 7), Heading("ERR/S", 6), Heading("RETRY/S", 7, 4), Heading("P50", 7, 5),
         Heading("P99", 7, 8), Heading("CONNS", 6, 6), Heading("WAITING", 7, 7),
         Heading("BALANCE", 20, 3, right=False), Heading("SOURCE", 12, 2, right=False),
     ), pools),
     Pane("listeners", "Listeners", (
         Heading("LISTENER, ROUTE", 0, right=False), Heading("TO", 12, 6, right=False),
-        Heading("REQ/S", 7), Heading("ERR/S", 6), Heading("P50", 7, 5), Heading("P99", 7, 8),
+        Heading("RATE", 7), Heading("ERR/S", 6), Heading("P50", 7, 5), Heading("P99", 7, 8),
         Heading("CONNS", 6, 7), Heading("IN/S", 7, 3), Heading("OUT/S", 7, 4),
         Heading("TAKES", 30, 2, right=False),
     ), listeners),
@@ -282,9 +281,10 @@ def headline(picture: Picture) -> list[str | Said]:
     return said
 
 
-def _first(figures: Json, *names: str) -> float | None:
-    """The first of these figures that is counted: what is no http has connections only."""
-    return next((figures[name] for name in names if figures.get(name) is not None), None)
+def _per_second(figures: Json) -> float | None:
+    """Requests, or of what has no requests connections."""
+    requests: float | None = figures.get("requests_per_s")
+    return figures.get("connections_per_s") if requests is None else requests
 
 
 def _text(text: str) -> Cell:
@@ -304,10 +304,14 @@ def _rate(per_second: float | None) -> Cell:
     return Cell(Said("-", "quiet") if said is None else Said(said), per_second)
 
 
-def _errors(per_second: float | None) -> Cell:
-    cell = _rate(per_second)
-    bad = per_second is not None and per_second >= BAD_ENOUGH
-    return Cell(Said(cell.said.text, "bad"), per_second) if bad else cell
+def _errors(figures: Json) -> Cell:
+    """Errors a second; how bad they are depends on of how many they are."""
+    errors, of = figures.get("errors_per_s"), _per_second(figures)
+    cell = _rate(errors)
+    if not errors:
+        return cell
+    tone: Tone = "bad" if of is None or errors >= BAD_SHARE * of else "doubtful"
+    return Cell(Said(cell.said.text, tone), errors)
 
 
 def _ms(ms: float | None) -> Cell:
