@@ -24,8 +24,8 @@ _VERSION = {"type": "string", "pattern": r'^"[0-9]{1,18}"$', "example": '"7"'}
 _IF_MATCH = {
     "name": "If-Match", "in": "header", "required": False,
     "description": "The ETag of an earlier answer: if another version is in force by now, nothing "
-                   "changes and the answer is 412.",
-    "schema": {"type": "string", "pattern": r'^(\*|"[0-9]{1,18}")$'},
+                   "changes and the answer is 412. `*` is any version.",
+    "schema": {"type": "string", "pattern": r'^"[0-9]{1,18}"$'},
 }
 _PATH = {
     "pool": {"name": "pool", "in": "path", "required": True, "description": "A pool's name.",

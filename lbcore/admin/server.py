@@ -16,7 +16,6 @@ from typing import Any
 from aiohttp import web
 
 from lbcore.admin import openapi, reading
-from lbcore.admin.adapter import adapted
 from lbcore.admin.auth import CHALLENGE, Guard
 from lbcore.admin.connections import Door
 from lbcore.admin.contract import Control, ControlError, Json
@@ -44,7 +43,7 @@ class AdminServer:
     """Serves the admin address on a listening socket that stays the caller's."""
 
     def __init__(self, control: Control, plan: AdminPlan | None = None) -> None:
-        self._control = control = adapted(control)
+        self._control = control
         self._plan = plan or AdminPlan()
         self._token = self._plan.token
         self._listening: socket.socket | None = None

@@ -1,4 +1,4 @@
-"""``lbcore openapi``: the document of the admin API, for tools that make clients and pages of it."""
+"""``lbcore openapi``: the document of the admin API, for tools that read such documents."""
 
 from __future__ import annotations
 

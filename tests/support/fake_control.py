@@ -22,6 +22,7 @@ import toml
 from pydantic import ValidationError
 
 from lbcore.admin.contract import ControlError
+from lbcore.admin.figures import FigureSource, InstanceFigures
 from lbcore.admin.reading import check_version
 from lbcore.admin.server import AdminServer
 from lbcore.config.models import Backend
@@ -72,6 +73,28 @@ class FakeSubscription:
             self._queue.put_nowait(None)
 
 
+class FakeFigures:
+    """Figures of an instance in which nothing is counted."""
+
+    def __init__(self, owner: FakeControl) -> None:
+        self._owner = owner
+
+    def instance(self) -> InstanceFigures:
+        """The instance."""
+        moment = time.time()
+        return InstanceFigures(
+            version="0.0.0", python="3", plan_version=self._owner.plan_version,
+            plan_applied_at=moment, started_at=moment, counting_since=moment, generation=1,
+            stopping=False, changes=0, workers_wanted=2, processes={}, events={}, reloads={},
+            reload_ok=True, upgrades={}, app_deaths=0, log_dropped=0, access_lines=0,
+            access_dropped=0, rates_forgotten=0, learnt_forgotten=0)
+
+    def _none(self) -> Iterator[Any]:
+        return iter(())
+
+    workers = listeners = routes = pools = backends = _none
+
+
 class FakeControl:
     """A control with a memory of its own. ``asked`` is what changes it was asked for."""
 
@@ -98,6 +121,10 @@ class FakeControl:
         self.say("info", "started", "lbcore 0.0.0", workers=2)
 
     # -- telling
+
+    @property
+    def figures(self) -> FigureSource:
+        return FakeFigures(self)
 
     @property
     def plan_version(self) -> int:

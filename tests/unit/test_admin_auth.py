@@ -118,9 +118,9 @@ async def test_unix_socket_asks_for_no_token(control: FakeControl, tmp_path: Any
 
 
 async def test_address_beyond_loopback_does_not_open_without_a_token(control: FakeControl) -> None:
-    with socket.create_server(("0.0.0.0", 0)) as listening:
-        with pytest.raises(ValueError, match="token_file"):
-            await AdminServer(control).start(listening)
+    with (socket.create_server(("0.0.0.0", 0)) as listening,
+          pytest.raises(ValueError, match="token_file")):
+        await AdminServer(control).start(listening)
 
 
 async def test_address_beyond_loopback_keeps_its_token_when_the_file_loses_it(

@@ -20,9 +20,9 @@ from lbcore.admin.connections import MAX_CONNECTIONS, SETTINGS
 from lbcore.admin.server import AdminServer
 from lbcore.config.plan import Address
 from lbcore.supervisor.sockets import open_admin
+from tests.support.admin import PATIENCE, until
 from tests.support.fake_control import FakeControl
 
-PATIENCE = 20.0
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -42,12 +42,15 @@ async def server(tmp_path: Path) -> AsyncIterator[AdminServer]:
 async def crowd(tmp_path: Path, server: AdminServer) -> AsyncIterator[list[Pair]]:
     """As many connections as are allowed, all idle."""
     made = [await asyncio.open_unix_connection(tmp_path / "a") for _ in range(MAX_CONNECTIONS)]
-    async with asyncio.timeout(PATIENCE):
-        while server._runner is None or len(server._runner.server.connections) < MAX_CONNECTIONS:
-            await asyncio.sleep(0.01)
+    await until(lambda: open_connections(server) == MAX_CONNECTIONS)
     yield made
     for _, writer in made:
         writer.close()
+
+
+def open_connections(server: AdminServer) -> int:
+    """How many the server has."""
+    return len(server._runner.server.connections) if server._runner else 0
 
 
 async def whole(reader: asyncio.StreamReader) -> bytes:
@@ -90,10 +93,7 @@ async def test_place_of_a_connection_that_closed_is_free_again(
     crowd: list[Pair], tmp_path: Path, server: AdminServer,
 ) -> None:
     crowd[0][1].close()
-    assert server._runner is not None
-    async with asyncio.timeout(PATIENCE):
-        while len(server._runner.server.connections) >= MAX_CONNECTIONS:
-            await asyncio.sleep(0.01)
+    await until(lambda: open_connections(server) < MAX_CONNECTIONS)
     reader, writer = await asyncio.open_unix_connection(tmp_path / "a")
     writer.write(GET)
     async with asyncio.timeout(PATIENCE):
@@ -159,11 +159,8 @@ async def test_client_that_does_not_take_the_answer_is_dropped(
     sock.connect(str(tmp_path / "a"))
     sock.sendall(b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert server._runner is not None
-    async with asyncio.timeout(PATIENCE):
-        while server._runner.server.requests_count < 1:
-            await asyncio.sleep(0.01)
-        while server._runner.server.connections:
-            await asyncio.sleep(0.01)
+    await until(lambda: server._runner.server.requests_count)
+    await until(lambda: not open_connections(server))
     sock.close()
 
 
@@ -226,7 +223,8 @@ async def test_closing_does_not_wait_for_idle_connections(
 async def test_all_get_an_answer_when_many_ask_at_once(tmp_path: Path, server: AdminServer) -> None:
     async def ask() -> bytes:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "a")
-        writer.write(b"GET /v1/pools/cache HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        writer.write(b"GET /v1/pools/cache HTTP/1.1\r\nHost: localhost\r\n"
+                     b"Connection: close\r\n\r\n")
         answer = await whole(reader)
         writer.close()
         return answer

@@ -16,9 +16,9 @@ from lbcore.admin.models import Event, StreamState
 from lbcore.admin.server import AdminServer
 from lbcore.config.plan import Address
 from lbcore.supervisor.sockets import open_admin
+from tests.support.admin import PATIENCE, until
 from tests.support.fake_control import FakeControl
 
-PATIENCE = 20.0
 Message = dict[str, str]
 
 
@@ -180,11 +180,10 @@ async def test_reader_that_does_not_read_is_dropped_and_costs_little_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stream, "STALL", 0.5)
-    reader, writer = await asyncio.open_unix_connection(tmp_path / "a", limit=1024)
+    _, writer = await asyncio.open_unix_connection(tmp_path / "a", limit=1024)
     writer.write(b"GET /v1/stream?interval=0.5 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await until(lambda: control.subscriptions)
     async with asyncio.timeout(PATIENCE):
-        while not control.subscriptions:
-            await asyncio.sleep(0.01)
         while control.subscriptions:             # changes make states as fast as they may come
             control.turn("web", "web-1", "down", "refused")
             waiting = [transport.get_write_buffer_size()
@@ -203,9 +202,7 @@ async def test_readers_that_leave_leave_nothing_behind(
     for _ in range(5):
         async with session.get("/v1/stream") as answer:
             await next_of("state", messages(answer))
-    async with asyncio.timeout(PATIENCE):
-        while control.subscriptions or control._watchers:
-            await asyncio.sleep(0.01)
+    await until(lambda: not (control.subscriptions or control._watchers))
 
 
 async def test_all_readers_share_one_look_at_the_instance(
@@ -237,10 +234,10 @@ async def test_streams_are_limited_and_the_limit_says_so(
     session: ClientSession, monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stream, "MAX_STREAMS", 2)
-    async with session.get("/v1/stream"), session.get("/v1/stream"):
-        async with session.get("/v1/stream") as third:
-            assert third.status == 503
-            assert (await third.json())["error"]["hint"] == "close one"
+    async with (session.get("/v1/stream"), session.get("/v1/stream"),
+                session.get("/v1/stream") as third):
+        assert third.status == 503
+        assert (await third.json())["error"]["hint"] == "close one"
 
 
 async def test_stream_ends_when_the_address_closes(
