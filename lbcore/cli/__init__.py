@@ -35,6 +35,8 @@ COMMANDS = {
     "schema": "lbcore.cli.files",
     "openapi": "lbcore.cli.openapi",
     "status": "lbcore.cli.control",
+    "ready": "lbcore.cli.doctor",
+    "doctor": "lbcore.cli.doctor",
     "top": "lbcore.cli.top",
     "events": "lbcore.cli.events",
     "changes": "lbcore.cli.changing",

@@ -92,7 +92,7 @@ def test_warnings_are_printed_and_do_not_fail_the_check(
 ) -> None:
     path = written(tmp_path, free, "[pool.spare]\ndemo = 1\n")
     assert execute(["check", "-c", path]) == 0
-    assert capsys.readouterr().err.startswith(f"{path}:11: pool.spare: no listener uses")
+    assert capsys.readouterr().err.startswith(f"{path}:13: pool.spare: no listener uses")
     assert execute(["check", "--json", "-c", path]) == 0
     assert json.loads(capsys.readouterr().out)["warnings"][0]["key"] == "pool.spare"
 
