@@ -36,7 +36,6 @@ ELSEWHERE = re.compile(
 AT_THE_END = " (at the end)"      # such a title: the block is appended to the file
 PROGRAMS = re.compile(r"(?<![\w./-])(?:/opt/lbcore|\.venv)/bin/")
 FOREIGN = re.compile(r"\b(?!127\.|0\.0\.0\.0)\d{1,3}(?:\.\d{1,3}){3}:\d+")
-FIGURE = re.compile(r"\\?\d[\d,.\\]*")
 
 
 class PageFailed(Exception):
@@ -307,10 +306,10 @@ class Page:
 
 def pattern(text: str, figures: bool) -> re.Pattern[str]:
     """What a line of output has to look like."""
-    shape = ".*".join(re.escape(part) for part in text.split("..."))
     if figures:
-        shape = FIGURE.sub(r"[\\d,.]+", shape)
-    return re.compile(shape)
+        words = ["..." if re.search(r"\d", word) else word for word in text.split()]
+        text = " ".join(words)
+    return re.compile(".*".join(re.escape(part) for part in text.split("...")))
 
 
 def listens(port: int) -> bool:
