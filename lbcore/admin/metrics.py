@@ -49,14 +49,12 @@ class Metrics:
         self._waiting = 0
         self._last: dict[bool, list[bytes]] = {}     # by format, while somebody waits for it
         self.instance: InstanceFigures | None = None
-        self.scrapes = 0
         self.took = 0.0                      # seconds that writing the last one took
 
     async def render(self, accept: str = "") -> tuple[list[bytes], str]:
         """Body, in pieces, and Content-Type for a request with this Accept header."""
         encode, content_type = choose_encoder(accept)
         openmetrics = content_type.startswith(OPENMETRICS)
-        self.scrapes += 1
         rows = await self._rows(openmetrics)
         self.instance = self._control.figures.instance()
         small = encode(self._small)
@@ -145,9 +143,6 @@ class _Instance(Collector):
         yield GaugeMetricFamily(
             "lbcore_metrics_scrape_duration_seconds",
             "How long writing the metrics took, pauses included.", self._metrics.took)
-        yield CounterMetricFamily("lbcore_metrics_scrapes",
-                                  "Scrapes of these metrics, this one included.",
-                                  self._metrics.scrapes)
         left_out = GaugeMetricFamily(
             "lbcore_metrics_left_out_rows",
             "Listeners, routes, pools and backends that have no series here because there are too "

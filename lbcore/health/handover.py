@@ -79,8 +79,9 @@ def _read_entry(entry: Any) -> Inherited | None:
 def _counts(entry: Any) -> HealthCounts:
     """Counts that an earlier version did not have start at zero."""
     known = entry if isinstance(entry, Mapping) else {}
-    return HealthCounts(**{one.name: max(0, int(known.get(one.name, 0)))
-                           for one in fields(HealthCounts)})
+    found = {one.name: known.get(one.name) for one in fields(HealthCounts)}
+    return HealthCounts(**{name: count for name, count in found.items()
+                           if isinstance(count, int) and count > 0})
 
 
 def _seconds(value: Any) -> float:

@@ -1,4 +1,7 @@
-"""Reading metrics in tests, and rows of figures for those without an instance."""
+"""Reading metrics in tests, and rows of figures for those without an instance.
+
+    python -m tests.support.metrics         writes the tables of docs/guide/metrics.md anew
+"""
 
 from __future__ import annotations
 
@@ -128,6 +131,7 @@ class Rows:
 
     of_backends: list[BackendFigures] = field(default_factory=lambda: [backend()])
     sizes: dict[str, int] = field(default_factory=dict)
+    limit: int = 1000                    # of descriptors and connections; 0: none is known
     reads: int = 0                       # how often backends were asked for
     began: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -149,11 +153,12 @@ class Rows:
             slot=0, serving=True, connections=1, requests=1, idle_upstreams=1, pipes=1, buffers=1,
             spool_bytes=1, plan_version=7, heartbeat_age_s=0.01, accepted=1, turns=1,
             accept_pauses=1, accept_errors=1, sources_untracked=1, cpu_s=1.5, starts=1, deaths=1,
-            hangs=1, start_failures=1, resident_bytes=1, open_fds=1, max_fds=None)
+            hangs=1, start_failures=1, resident_bytes=1, open_fds=1,
+            max_fds=self.limit or None)
 
     def listeners(self) -> Iterator[ListenerFigures]:
         for protocol in ("http", "tcp"):
-            yield ListenerFigures(protocol, protocol, "web", 0, ListenerCounters(
+            yield ListenerFigures(protocol, protocol, "web", self.limit, ListenerCounters(
                 *range(len(ListenerCounters._fields))))
 
     def routes(self) -> Iterator[RouteFigures]:
@@ -167,3 +172,46 @@ class Rows:
         self.reads += 1
         self.began.set()
         yield from self.of_backends
+
+
+# ---- the guide's tables ------------------------------------------------------------------------
+
+GUIDE = Path(__file__).parents[2] / "docs/guide/metrics.md"
+BEGIN, END = "<!-- every metric: python -m tests.support.metrics -->\n", "<!-- end -->\n"
+SECTIONS = (
+    ("Backends", "lbcore_backend_"), ("Pools", "lbcore_pool_"), ("Routes", "lbcore_route_"),
+    ("Listeners", "lbcore_listener_"), ("Workers", "lbcore_worker_"), ("The instance", "lbcore_"),
+    ("The supervisor's process", "process_"),
+)
+
+
+def tables(scrape: Scrape) -> str:
+    """Every metric of a scrape as the guide shows it."""
+    left = dict(scrape.families)
+    lines = [BEGIN]
+    for title, prefix in SECTIONS:
+        lines.append(f"\n### {title}\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n")
+        for name in [name for name in left if name.startswith(prefix)]:
+            family = left.pop(name)
+            of = list(dict.fromkeys(label for sample in family.samples for label in sample.labels
+                                    if label != "le"))
+            shown = name + "_total" if family.type == "counter" else name
+            lines.append(f"| `{shown}` | {family.type} | {', '.join(of)} | "
+                         f"{family.documentation} |\n")
+    assert not left, left
+    return "".join([*lines, "\n", END])
+
+
+def in_guide(text: str) -> str:
+    """The tables that stand in the guide."""
+    return text[text.index(BEGIN) : text.index(END) + len(END)]
+
+
+def main() -> None:
+    """Writes the tables into the guide."""
+    text = GUIDE.read_text()
+    GUIDE.write_text(text.replace(in_guide(text), tables(asyncio.run(written(Rows())))))
+
+
+if __name__ == "__main__":
+    main()
