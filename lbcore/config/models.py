@@ -51,6 +51,8 @@ from lbcore.config.values import BadValue
 
 MAX_WORKERS = 64                 # half of the scoreboard's seats: old workers drain beside new ones
 LEAST_HANG_MS = 2000             # an idle worker wakes once a second to show that it lives
+SYSLOG_FACILITIES = ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp",
+                     "cron", "authpriv", "ftp", *(f"local{number}" for number in range(8)))
 MAX_LISTENERS = 1024             # rows of the scoreboard, as the two below
 MAX_POOLS = 4096
 MAX_BACKENDS = 16384
@@ -65,6 +67,17 @@ def _workers(value: object) -> object:
 
 def _log_path(text: str) -> str:
     return text if text == "-" else absolute(text)
+
+
+def _own_log_path(text: str) -> str:
+    if text.startswith("syslog:"):
+        facility = text.removeprefix("syslog:")
+        if facility and facility not in SYSLOG_FACILITIES:
+            close = nearest(facility, SYSLOG_FACILITIES)
+            raise BadValue(f'syslog has no facility "{facility}"',
+                           f'did you mean "{close}"?' if close else '"daemon" or "local0"')
+        return text
+    return text if text == "journal:" else _log_path(text)
 
 
 Workers = Annotated[
@@ -192,8 +205,11 @@ class Log(Table):
         "access lines as Apache and nginx write them, the rest for people.",
         "format",
     )
-    path: Annotated[Line, as_written(_log_path)] = key(
-        "-", '"-" is standard error; otherwise a file, opened again at SIGUSR1.', "absolute path"
+    path: Annotated[Line, as_written(_own_log_path)] = key(
+        "-",
+        '"-" is standard error; "journal:" is systemd\'s journal, with fields to search for; '
+        '"syslog:" or "syslog:FACILITY" is /dev/log; otherwise a file, opened again at SIGUSR1.',
+        "absolute path",
     )
     access: Annotated[Line, as_written(_log_path)] | None = key(
         None,

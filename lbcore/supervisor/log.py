@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lbcore.config.plan import LogPlan
+from lbcore.supervisor.journal import PRIORITIES, Datagrams, is_journal, open_datagrams
 
 Tap = Callable[[str, str, str, Mapping[str, Any]], None]    # level, event, message, fields
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
@@ -31,8 +32,10 @@ class Log:
         self.dropped = 0
         self.taps: list[Tap] = []        # told of every event, whatever its level
         self._fd = -1
+        self._datagrams: Datagrams | None = None     # instead of a descriptor
+        self._prefixed = False           # the journal reads the level from in front of each line
         self._plan = plan or LogPlan()
-        self._open()
+        self._take(self._plan.path)
 
     def configure(self, plan: LogPlan) -> None:
         """Takes over level, format and path of a new plan.
@@ -40,20 +43,16 @@ class Log:
         Raises OSError, and changes nothing, when the file of the new plan cannot be opened.
         """
         if plan.path != self._plan.path:
-            fd = _open_file(plan.path)
-            self._close()
-            self._fd = fd
+            self._take(plan.path)
         self._plan = plan
 
     def reopen(self) -> None:
         """Opens the file again under its name; keeps the old one if that fails."""
         try:
-            fd = _open_file(self._plan.path)
+            self._take(self._plan.path)
         except OSError as error:
             self.error("log.reopen_failed", path=self._plan.path, error=error.strerror)
             return
-        self._close()
-        self._fd = fd
         self.info("log.reopened", path=self._plan.path)
 
     def event(
@@ -73,11 +72,18 @@ class Log:
                 record["message"] = message
             line = json.dumps(record | fields, default=str)
         else:
-            parts = [f"{now} {level:<7} {event}"]
+            # The journal and syslog have time and level of their own.
+            bare = self._prefixed or self._datagrams is not None
+            parts = [event if bare else f"{now} {level:<7} {event}"]
             if message:
                 parts.append(message)
             parts += [f"{name}={_text(value)}" for name, value in fields.items()]
             line = " ".join(parts)
+        if self._datagrams is not None:
+            self.dropped += not self._datagrams.event(level, event, message, fields, line)
+            return
+        if self._prefixed:
+            line = f"<{PRIORITIES.get(level, 6)}>{line}"
         self._write(line.encode("utf-8", "replace") + b"\n")
 
     def debug(self, event: str, /, message: str = "", **fields: Any) -> None:
@@ -96,13 +102,16 @@ class Log:
         """Something an operator has to act upon."""
         self.event("error", event, message, fields)
 
-    def _open(self) -> None:
-        self._fd = _open_file(self._plan.path)
-
-    def _close(self) -> None:
+    def _take(self, path: str) -> None:
+        """Writes to this place from now on. Raises OSError, and changes nothing then."""
+        datagrams = open_datagrams(path)
+        fd = _open_file(path) if datagrams is None else -1
         if self._fd > 2:
             os.close(self._fd)
-        self._fd = -1
+        if self._datagrams is not None:
+            self._datagrams.close()
+        self._fd, self._datagrams = fd, datagrams
+        self._prefixed = path == "-" and is_journal(fd, os.environ)
 
     def _write(self, line: bytes) -> None:
         if len(line) > MAX_LINE:
