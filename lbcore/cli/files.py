@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lbcore.cli.options import State, config_option, json_option
+from lbcore.cli.options import State, admin_option, config_option, json_option
 
 if TYPE_CHECKING:
     from lbcore.config import Loaded, Plan, Problem
@@ -89,19 +89,36 @@ def _doubts(loaded: Loaded, plan: Plan, file_only: bool) -> list[Problem]:
 
 @click.command()
 @config_option
+@admin_option
 @json_option
+@click.option("--running", "is_running", is_flag=True,
+              help="What the running instance does, changes at run time included.")
 @click.pass_obj
-def show(state: State) -> None:
+def show(state: State, is_running: bool) -> None:
     """Print the effective configuration: every key, with defaults filled in.
 
-    What is printed is a configuration that means the same.
+    What is printed is a configuration that means the same. With --running it is what the running
+    instance does, with all that was changed at run time; what no file can say is in comments.
     """
+    if is_running:
+        _show_running(state)
+        return
     from lbcore.config import load  # noqa: PLC0415
     from lbcore.config.show import effective, to_toml  # noqa: PLC0415
 
     config = load(state.config_path())
     text = json.dumps(effective(config), indent=2, ensure_ascii=False)
     click.echo(text if state.json else to_toml(config), nl=state.json)
+
+
+def _show_running(state: State) -> None:
+    from lbcore.cli.instance import instance  # noqa: PLC0415
+
+    with instance(state) as client:
+        if state.json:
+            click.echo(json.dumps(client.config()["config"], indent=2, ensure_ascii=False))
+        else:
+            click.echo(client.config_toml(), nl=False)
 
 
 @click.command()
