@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from textual.pilot import Pilot
+from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from lbcore.admin.calls import AdminError, NotRunning
@@ -141,6 +142,13 @@ class Screen:
     async def press(self, *keys: str) -> None:
         """Keys, and what they bring about."""
         await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def asks(self, key: str) -> None:
+        """A key that opens a dialog, and the dialog."""
+        await self.until(lambda: not isinstance(self.app.screen, ModalScreen))
+        await self.pilot.press(key)
+        await self.until(lambda: isinstance(self.app.screen, ModalScreen))
         await self.pilot.pause()
 
     @property
@@ -326,11 +334,12 @@ async def test_enter_on_a_pool_shows_its_backends() -> None:
 async def test_nothing_is_drained_without_a_yes() -> None:
     async with top() as screen:
         await screen.sees({"a": 1.0, "b": 2.0})
-        await screen.press("down", "d")
+        await screen.press("down")
+        await screen.asks("d")
         assert "Drain web/b?" in screen.text()
         await screen.press("n")
         assert screen.instance.asked == []
-        await screen.press("d")
+        await screen.asks("d")
         await screen.press("y")
         await screen.until(lambda: screen.instance.asked == [("drain", "web", "b")])
         await screen.until(lambda: "web/b is drain" in screen.text())
@@ -340,7 +349,7 @@ async def test_the_question_is_about_the_backend_that_it_named() -> None:
     async with top() as screen:
         await screen.sees({"a": 1.0, "b": 2.0})
         await screen.press("s", "s", "s")
-        await screen.press("d")
+        await screen.asks("d")
         assert "Drain web/b?" in screen.text()
         await screen.sees({"a": 5.0, "b": 2.0})
         await screen.press("enter")
@@ -366,7 +375,7 @@ async def test_keys_change_the_instance() -> None:
         await screen.sees({"a": 1.0})
         for (first, *others), asked in KEYS:
             screen.instance.asked.clear()
-            await screen.press(first)
+            await screen.asks(first)
             await screen.press(*others)
             await screen.until(lambda asked=asked: screen.instance.asked == [asked])
 
@@ -374,8 +383,8 @@ async def test_keys_change_the_instance() -> None:
 async def test_changes_are_listed_and_undone_at_the_version_that_was_seen() -> None:
     async with top() as screen:
         await screen.sees({"a": 1.0})
-        await screen.press("c")
-        await screen.until(lambda: "drain web a: True" in screen.text())
+        await screen.asks("c")
+        assert "drain web a: True" in screen.text()
         await screen.press("y")
         await screen.until(lambda: ("forget_changes", None, 5) in screen.instance.asked)
 
@@ -383,7 +392,7 @@ async def test_changes_are_listed_and_undone_at_the_version_that_was_seen() -> N
 async def test_a_weight_that_makes_no_sense_is_not_sent() -> None:
     async with top() as screen:
         await screen.sees({"a": 1.0})
-        await screen.press("w")
+        await screen.asks("w")
         await screen.press(*"99999", "enter")
         assert "a number from 0 to 1000" in screen.text()
         await screen.press("escape")
@@ -394,7 +403,7 @@ async def test_a_refusal_is_shown_with_its_hint() -> None:
     async with top() as screen:
         await screen.sees({"a": 1.0})
         screen.instance.refuses = AdminError("a pool needs one", "add another")
-        await screen.press("x")
+        await screen.asks("x")
         await screen.press("y")
         await screen.until(lambda: "a pool needs one. Hint: add" in screen.text())
 
@@ -457,7 +466,7 @@ async def test_an_instance_that_began_anew_has_events_of_its_own() -> None:
 async def test_help_names_the_keys_and_q_only_closes_it() -> None:
     async with top() as screen:
         await screen.sees({"a": 1.0})
-        await screen.press("question_mark")
+        await screen.asks("question_mark")
         assert "drain the backend under the cursor" in screen.text()
         await screen.press("q")
         assert screen.app.is_running

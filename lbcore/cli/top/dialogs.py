@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label, Static
 
@@ -68,11 +69,12 @@ class Choose(ModalScreen[str]):
                     yield Button(f"{words} ({key})", id=f"choose-{answer}")
                 yield Button("Leave it (esc)", id="choose-")
 
-    def on_key(self, event: object) -> None:
+    def on_key(self, event: Key) -> None:
         """The key of a choice."""
-        pressed = getattr(event, "key", "")
         for key, answer, _ in self._choices:
-            if pressed == key:
+            if event.key == key:
+                event.stop()         # else it also means what it means without the dialog
+                event.prevent_default()
                 self.dismiss(answer)
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
