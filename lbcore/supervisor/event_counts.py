@@ -13,7 +13,8 @@ from lbcore._scoreboard import CAPACITY
 from lbcore.supervisor.log import LEVELS
 
 # Events that are counted by name. Those of workers are counted for each slot.
-OF_INSTANCE = ("reloaded", "reload.failed", "upgraded", "upgrade.failed", "app.died")
+OF_INSTANCE = ("reloaded", "reload.failed", "upgraded", "upgrade.failed", "changed", "app.died",
+               "pool.discovered", "discovery.failed")
 OF_SLOT = ("worker.started", "worker.died", "worker.hung", "worker.start_failed")
 
 
