@@ -15,6 +15,8 @@ from aiohttp import web
 
 from lbcore.config.files import media_type
 
+# The page shows one of its signs when nobody answers any more: it has to have it by then.
+KEPT = "max-age=604800"
 DIRECTORY = Path(__file__).parent / "dashboard"
 INDEX = "index.html"
 SMALL = 512                      # bytes below which gzip gains nothing
@@ -52,6 +54,8 @@ class Pages:
         """The file of that name. Raises HTTPNotFound."""
         page = self._page(name or INDEX)
         headers = HEADERS | {"ETag": page.etag}
+        if name.endswith(".svg"):
+            headers["Cache-Control"] = KEPT
         if page.etag in request.headers.get("If-None-Match", ""):
             return web.Response(status=304, headers=headers)
         body = page.body

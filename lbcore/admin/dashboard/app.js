@@ -8,7 +8,7 @@ import { Charts } from "./charts.js";
 import { Details } from "./details.js";
 import { askToken } from "./dialogs.js";
 import { $, put, say, show, turn } from "./dom.js";
-import { EventLog } from "./events.js";
+import { EventLog, sentence } from "./events.js";
 import { duration } from "./format.js";
 import { History } from "./history.js";
 import { digest } from "./model.js";
@@ -47,8 +47,10 @@ class App {
     themeSwitch($("theme"));
   }
 
-  // Before each connection: the events so far, and from where the stream goes on.
+  // Before each connection: the events so far, and from where the stream goes on. And the signs of
+  // states to come: when lbcore is gone it cannot be asked for the one that says so.
   async begin() {
+    for (const sign of Object.values($("favicon").dataset)) fetch(sign).catch(() => {});
     const found = await this.api.get("v1/events?limit=500&level=debug");
     this.events.begin(found);
     return `v1/stream?interval=1&window=5&level=debug&after=${found.last}`;
@@ -92,14 +94,14 @@ class App {
     put(pill, "data-level", level);
     turn($("verdict-icon"), SIGNS[level]);
     say($("verdict-words"), words);
-    const title = `${{ ok: "", warn: "⚠ ", down: "✖ ", gone: "… " }[level]}${words} – lbcore`;
+    const title = `${{ ok: "", warn: "⚠ ", down: "✖ ", gone: "… " }[level]}${words} · lbcore`;
     if (document.title !== title) document.title = title;
     put($("favicon"), "href", $("favicon").dataset[level]);
   }
 
   // For those who hear the page: changes of state, not figures.
   announce(event) {
-    say($("announcer"), event.message || event.event);
+    say($("announcer"), sentence(event));
   }
 
   lost(why) {

@@ -99,12 +99,15 @@ export function askToken(wrong) {
         + "the file that token_file in [admin] names. It is kept until this tab is closed." }),
       field("Token", input),
       h("footer", {}, h("button", { type: "submit", class: "primary", text: "Continue" })));
+    let entered = null;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      resolve(input.value.trim());
+      entered = input.value.trim();
       dialog.close();
     });
-    const dialog = open({ title: "A token, please", children: form, closable: false });
+    const dialog = open({ title: "A token, please", children: form, closable: false,
+      // Browsers let a second Escape close anything: without a token there is nothing to see.
+      onClose: () => resolve(entered ?? askToken(wrong)) });
     input.focus();
   });
 }

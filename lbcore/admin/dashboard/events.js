@@ -77,13 +77,24 @@ export class EventLog {
     const kind = LEVELS[rank(event.level)];
     return h("li", { class: kind }, h("time", { datetime: event.time, text: clock(event.time) }),
       h("span", { class: "level" }, icon(ICONS[kind]), h("span", { text: event.level })),
-      h("code", { text: event.event }), h("span", { class: "message" }, event.message || "",
-        h("span", { class: event.message ? "fields" : null, text: ` ${fields(event)}` })));
+      h("code", { text: event.event }), h("span", { class: "message" }, sentence(event),
+        h("span", { class: sentence(event) ? "fields" : null, text: ` ${fields(event)}` })));
   }
 }
 
-const fields = (event) => Object.entries(event.fields || {})
-  .filter(([key, value]) => value != null && key !== "message")
-  .map(([key, value]) => `${key}=${typeof value === "object" ? JSON.stringify(value) : value}`).join(" ");
+// What a change of state says in its fields, as a sentence; others say it themselves.
+export function sentence({ event, message, fields: f = {} }) {
+  if (message || !f.new) return message || "";
+  const who = event === "backend.state" ? `${f.pool}/${f.backend}` : f.pool || event;
+  return `${who} is ${f.new}, was ${f.old}${f.reason ? `: ${f.reason}` : ""}`;
+}
 
-const text = (event) => `${event.event} ${event.message || ""} ${fields(event)}`;
+function fields(event) {
+  if (sentence(event) !== (event.message || "")) return "";
+  return Object.entries(event.fields || {})
+    .filter(([key, value]) => value != null && key !== "message")
+    .map(([key, value]) => `${key}=${typeof value === "object" ? JSON.stringify(value) : value}`)
+    .join(" ");
+}
+
+const text = (event) => `${event.level} ${event.event} ${sentence(event)} ${fields(event)}`;
