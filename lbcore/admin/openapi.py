@@ -25,7 +25,7 @@ _IF_MATCH = {
     "name": "If-Match", "in": "header", "required": False,
     "description": "The ETag of an earlier answer: if another version is in force by now, nothing "
                    "changes and the answer is 412. `*` is any version.",
-    "schema": {"type": "string", "pattern": r'^"[0-9]{1,18}"$'},
+    "schema": {"type": "string", "pattern": r'^("[0-9]{1,18}"|[0-9]{1,18})$'},
 }
 _PATH = {
     "pool": {"name": "pool", "in": "path", "required": True, "description": "A pool's name.",

@@ -7,6 +7,7 @@ no file could say, such as an address without a port, is a 422. Either names eac
 from __future__ import annotations
 
 import json
+import math
 import re
 import types
 import typing
@@ -22,7 +23,7 @@ from lbcore.config.problems import KeyPath, key_text
 
 Model = TypeVar("Model", bound=BaseModel)
 MAX_PROBLEMS = 50                # told at once
-_VERSION = re.compile(r'"([0-9]{1,18})"')
+_VERSION = re.compile(r'("?)([0-9]{1,18})\1')    # quotation marks are forgotten by hand
 _KINDS = {bool: "true or false", str: "a string", int: "a whole number", float: "a number",
           list: "a list", dict: "an object", type(None): "null"}
 
@@ -30,7 +31,7 @@ _KINDS = {bool: "true or false", str: "a string", int: "a whole number", float: 
 def body(model: type[Model], text: bytes) -> Model:
     """The body of a request. Raises ControlError: 400 or 422."""
     try:
-        said = json.loads(text.decode(), parse_constant=_no_constant)
+        said = json.loads(text.decode(), parse_constant=_no_constant, parse_float=_number)
     except UnicodeDecodeError as error:
         raise ControlError(400, "the body is not text in UTF-8") from error
     except RecursionError as error:
@@ -66,8 +67,8 @@ def expected_version(headers: Mapping[str, str]) -> int | None:
     found = _VERSION.fullmatch(said.strip())
     if found is None:
         raise ControlError(400, f"If-Match: {said} is no plan version",
-                           'the ETag of an earlier answer, such as "7", with its quotation marks')
-    return int(found[1])
+                           'the ETag of an earlier answer, such as "7"')
+    return int(found[2])
 
 
 def check_version(expect: int | None, version: int) -> None:
@@ -193,6 +194,14 @@ def _kind(value: object) -> str:
 def _shown(value: object) -> str:
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _number(text: str) -> float | int:
+    """JSON has one kind of number, in which 5.0 is 5 (JSON Schema 2020-12, 6.1.1)."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large")
+    return int(number) if number.is_integer() else number
 
 
 def _no_constant(name: str) -> float:
