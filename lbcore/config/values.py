@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from lbcore.config.plan import Address
 
@@ -103,6 +104,8 @@ def parse_listen(text: str) -> Address:
     return Address(name=name)
 
 
+# A change at run time looks at all backends again, each several times, and knows nearly all.
+@lru_cache(maxsize=16384)
 def parse_backend(text: str) -> Address:
     """An address to connect to: as ``parse_bind``, and ``NAME:PORT`` too."""
     if text.startswith("unix:"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lbcore._scoreboard import CAPACITY
@@ -21,6 +22,7 @@ from lbcore.supervisor import kept, resize
 from lbcore.supervisor.apps import Change as AppChange
 from lbcore.supervisor.apps_rollout import ENDING
 from lbcore.supervisor.apps_spec import AppError
+from lbcore.supervisor.aside import aside
 from lbcore.supervisor.changes import Change, Found, Overlay, Table, name_of, table_of
 from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.edits import Edit
@@ -47,6 +49,8 @@ class Running:
         self._supervisor = supervisor
         self._found: Read | None = None      # the file as it was last read
         self._config: Config | None = None
+        # What was made last, and of what: orders to a backend need no other plan.
+        self._last: tuple[object, Plan, Config] | None = None
         self.overlay = Overlay()
         self.file_version = 0                # with which the file came into force
 
@@ -261,7 +265,7 @@ class Running:
         if overlay == self.overlay:
             return
         with self._refused_change():
-            plan, config = compiled(self.found, overlay)
+            plan, config = await self._compiled(overlay)
             plan = here.apps.apps.fill(with_demo_backends(plan, here.instance.runtime_dir))
         before_workers = here.workers_wanted
         if plan.workers != here.plan.workers:
@@ -277,6 +281,16 @@ class Running:
         self.keep()
         here.control.changed()
         self._tell(before)
+
+    async def _compiled(self, overlay: Overlay) -> tuple[Plan, Config]:
+        """What an overlay over the file means. Raises ConfigError."""
+        tables = overlay.applied(self.found.tables)
+        weights = overlay.configured_weights(self.found.tables)
+        if self._last is None or self._last[0] != (tables, weights):
+            # A thousand backends take a while, in which checks of theirs must go on.
+            plan, config = await aside("changes", partial(compiled, self.found, overlay))
+            self._last = (tables, weights), plan, config
+        return self._last[1], self._last[2]
 
     async def _into_force(self, plan: Plan, overlay: Overlay) -> None:
         here = self._supervisor
@@ -345,7 +359,7 @@ class Running:
         here.log.info("resized", workers=count, before=now)
 
     def _take(self, found: Read, overlay: Overlay, config: Config) -> None:
-        self._found, self.overlay, self._config = found, overlay, config
+        self._found, self.overlay, self._config, self._last = found, overlay, config, None
         self._supervisor.text = found.text
 
     def _tell(self, before: Overlay) -> None:
