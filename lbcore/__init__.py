@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from lbcore.client import (
         AdminError,
         AsyncClient,
+        AsyncPool,
         Client,
         ClientError,
         Conflict,
         Denied,
         NotFound,
         NotRunning,
+        Pool,
         Refused,
         Stale,
     )
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "lbcore.balancer": ("AsyncBalancer", "Balancer", "BalancerError"),
-    "lbcore.client": ("AdminError", "AsyncClient", "Client", "ClientError", "Conflict", "Denied",
-                      "NotFound", "NotRunning", "Refused", "Stale"),
+    "lbcore.client": ("AdminError", "AsyncClient", "AsyncPool", "Client", "ClientError", "Conflict",
+                      "Denied", "NotFound", "NotRunning", "Pool", "Refused", "Stale"),
     "lbcore.config": ("ConfigError",),
 }
 
@@ -36,6 +38,7 @@ __all__ = [
     "AdminError",
     "AsyncBalancer",
     "AsyncClient",
+    "AsyncPool",
     "Balancer",
     "BalancerError",
     "Client",
@@ -45,6 +48,7 @@ __all__ = [
     "Denied",
     "NotFound",
     "NotRunning",
+    "Pool",
     "Refused",
     "Stale",
     "__version__",
