@@ -130,6 +130,8 @@ BACKEND = (
              lambda r: int(r.state == "up")),
     _B.gauges("state", "1 for the state that the backend is in, 0 for the others.", "state", STATES,
               lambda r: _STATE_ROWS.get(r.state, (0,) * len(STATES))),
+    _B.gauge("forced", "1 while an operator forces its state, whatever checks and traffic say.",
+             lambda r: int(r.forced)),
     _B.gauge("weight", "Weight in force, slow start aside.", lambda r: r.weight),
     _B.gauge("slow_start_ratio", "Share of its weight that slow start gives it; 1 when that is "
              "over.", lambda r: r.ramp),
@@ -183,7 +185,8 @@ WORKER = (
     _W.gauge("buffers", "Buffers held by connections and exchanges.", lambda r: r.buffers),
     _W.gauge("spool_bytes", "Bytes of buffered bodies, in memory and on disk.",
              lambda r: r.spool_bytes),
-    _W.gauge("plan_version", "The oldest plan that a worker of the slot works by.",
+    _W.gauge("plan_version", "The oldest plan that a worker of the slot works by; orders to single "
+             "backends reach it without another one.",
              lambda r: r.plan_version or None),
     _W.gauge("heartbeat_age_seconds", "Since the worker's event loop last turned.",
              lambda r: r.heartbeat_age_s),

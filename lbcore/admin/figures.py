@@ -99,6 +99,7 @@ class BackendFigures:
     http: bool                       # an http listener sends requests to its pool
     checked: bool                    # has active checks
     state: str
+    forced: bool                     # by an operator
     weight: int
     ramp: float                      # slow start: share of the weight, 0..1
     failures: int                    # in a row, at the moment
@@ -165,7 +166,9 @@ class InstanceFigures:
     counting_since: float            # since when totals count
     generation: int
     stopping: bool
-    changes: int                     # differences from the file
+    differences: int                 # from the file
+    changes: int                     # at run time, total
+    discovered: Mapping[str, int]    # answers of discovery sources by result
     workers_wanted: int
     processes: Mapping[str, int]     # workers by phase, and "orphan": of an earlier supervisor
     events: Mapping[str, int]        # by level

@@ -162,7 +162,8 @@ def _gauges(found: InstanceFigures) -> Iterator[Metric]:
         ("plan_version", "Of the plan in force; every change raises it.", found.plan_version),
         ("plan_applied_timestamp_seconds", "When the plan in force was put into force.",
          found.plan_applied_at),
-        ("changes", "Differences of what runs from the configuration file.", found.changes),
+        ("config_differences", "Changes at run time that are in force: differences from the file.",
+         found.differences),
         ("stopping", "1 once the instance has begun to end.", int(found.stopping)),
         ("last_reload_successful", "1 if the last reload put the file into force, also before the "
          "first.", int(found.reload_ok)),
@@ -176,6 +177,7 @@ def _gauges(found: InstanceFigures) -> Iterator[Metric]:
 
 def _counters(found: InstanceFigures) -> Iterator[Metric]:
     for name, text, value in (
+        ("config_changes", "Changes at run time that were put into force.", found.changes),
         ("app_deaths", "Servers of Python applications that ended without being told to.",
          found.app_deaths),
         ("log_lines_dropped", "Lines of lbcore's own log that nobody took.", found.log_dropped),
@@ -191,6 +193,8 @@ def _counters(found: InstanceFigures) -> Iterator[Metric]:
     for name, text, label, values in (
         ("events", "Events by level, whatever the log shows of them.", "level", found.events),
         ("reloads", "Reloads of the configuration by result.", "result", found.reloads),
+        ("discoveries", "Other backends that discovery sources have named, and failures to ask "
+         "them, by result.", "result", found.discovered),
         ("upgrades", "Upgrades by result.", "result", found.upgrades),
     ):
         yield _labelled(CounterMetricFamily("lbcore_" + name, text, labels=[label]), values)

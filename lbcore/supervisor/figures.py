@@ -68,7 +68,10 @@ class LiveFigures:
             version=lbcore.__version__, python=platform.python_version(),
             plan_version=rollout.version, plan_applied_at=rollout.applied_at.timestamp(),
             started_at=_seconds(here.started), counting_since=self.counting_since,
-            generation=here.generation, stopping=bool(here.stopping), changes=self._changes(),
+            generation=here.generation, stopping=bool(here.stopping),
+            differences=len(here.running.overlay.changes), changes=events.named["changed"],
+            discovered={"ok": events.named["pool.discovered"],
+                        "failed": events.named["discovery.failed"]},
             workers_wanted=here.workers_wanted, processes=states,
             events={level: events.levels[level] for level in ("debug", "info", "warning", "error")},
             reloads={"ok": events.named["reloaded"], "failed": events.named["reload.failed"]},
@@ -81,9 +84,6 @@ class LiveFigures:
             sizes={"listener": len(rollout.listeners.live), "route": len(rollout.routes.live),
                    "pool": len(rollout.pools.live), "backend": len(rollout.backends.live)},
         )
-
-    def _changes(self) -> int:
-        return len(self._supervisor.running.overlay.changes)
 
     def _state(self, worker: Worker) -> str:
         orphan = worker in self._supervisor.fleet.orphans or worker.place.board < 0
@@ -190,7 +190,8 @@ class LiveFigures:
                 yield BackendFigures(
                     pool=pool.name, name=plan.name, address=key[2],
                     role="backup" if plan.backup else "primary", http=pool.name in http,
-                    checked=health.checked, state=health.state, weight=health.weight,
+                    checked=health.checked, state=health.state,
+                    forced=health.forced is not None, weight=health.weight,
                     ramp=health.ramp / 256, failures=board.failures(member.row),
                     check_s=None if health.last_check_ms is None else health.last_check_ms / 1000,
                     check_at=health.last_check_at, passed=counts.checks_passed,

@@ -118,7 +118,7 @@ def backend(pool: str = "web", name: str = "b1", **changes: Any) -> BackendFigur
     fields = len(BackendCounters._fields)
     plain: dict[str, Any] = {
         "address": "10.0.0.1:8000", "role": "primary", "http": True, "checked": True,
-        "state": "up", "weight": 2, "ramp": 0.5, "failures": 1, "check_s": 0.002,
+        "state": "up", "forced": False, "weight": 2, "ramp": 0.5, "failures": 1, "check_s": 0.002,
         "check_at": 1.5e9, "passed": 10, "failed": 3, "ejections": 4, "withheld": 5, "changes": 6,
         "counted": BackendCounters(*range(100, 100 + fields)), "connect": times(7, 0.25),
         "response": times(8, 0.5)}
@@ -142,7 +142,8 @@ class Rows:
     def instance(self) -> InstanceFigures:
         return InstanceFigures(
             version="1.2.3", python="3.11.0", plan_version=7, plan_applied_at=1.6e9,
-            started_at=1.5e9, counting_since=1.5e9, generation=2, stopping=False, changes=3,
+            started_at=1.5e9, counting_since=1.5e9, generation=2, stopping=False,
+            differences=3, changes=4, discovered={"ok": 1, "failed": 0},
             workers_wanted=2, processes={"serving": 2, "draining": 1},
             events={"info": 5, "error": 1}, reloads={"ok": 4, "failed": 1}, reload_ok=True,
             upgrades={"ok": 1, "failed": 0}, app_deaths=0, log_dropped=0, access_lines=9,
