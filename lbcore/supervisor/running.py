@@ -183,11 +183,19 @@ class Running:
         }
 
     async def reload(self, expect: int | None) -> Json:
-        """Reads the file again and puts it into force, with the changes that still apply."""
-        async with self._supervisor.reloading:
-            self._refuse(expect)
-            with self._supervisor.notifier.reload():
-                return await self._reload(expect)
+        """Reads the file again and puts it into force, with the changes that still apply.
+
+        Whoever asked is told why that is refused, and so is the log.
+        """
+        try:
+            async with self._supervisor.reloading:
+                self._refuse(expect)
+                with self._supervisor.notifier.reload():
+                    return await self._reload(expect)
+        except ControlError as error:
+            if error.status != 412:
+                self._supervisor.log.error("reload.failed", message=error.message)
+            raise
 
     async def _reload(self, expect: int | None) -> Json:
         here = self._supervisor

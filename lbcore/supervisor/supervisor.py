@@ -213,7 +213,7 @@ class Supervisor:
     def handle_signals(self) -> dict[signal.Signals, Callable[[], None]]:
         """What every signal does."""
         return {
-            signal.SIGHUP: partial(self._do, self.control.reload, "reload.failed"),
+            signal.SIGHUP: partial(self._do, self.control.reload, ""),      # the log knows
             signal.SIGUSR1: self._reopen_logs,
             signal.SIGUSR2: partial(self._do, self.control.upgrade, "upgrade.failed"),
             signal.SIGTERM: partial(self.end, "draining"),
@@ -241,7 +241,8 @@ class Supervisor:
         try:
             await work
         except ControlError as error:
-            self.log.error(event, message=error.message)
+            if event:
+                self.log.error(event, message=error.message)
 
     def _reopen_logs(self) -> None:
         self.log.reopen()
