@@ -136,11 +136,11 @@ def _upgraded(client: AdminClient, generation: int, steps: Steps) -> Json:
         if said and over and (said["generation"] >= generation or
                               said["upgrade"]["state"] == "failed"):
             return said
-        if said:
+        if said and said["generation"] >= generation:
             new = [one for one in said["workers"] if one["state"] == "serving"]
             steps.now(f"{len(new)} of {said['workers_wanted']} workers serve")
-            if time.monotonic() > until:
-                return said
+        if said and time.monotonic() > until:
+            return said
         time.sleep(POLL)
 
 

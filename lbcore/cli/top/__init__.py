@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -28,6 +29,9 @@ def top(state: State, once: bool, interval: float) -> None:
 
             print_once(state, client)
             return
+        client.events(limit=1)       # who does not answer, or not to us, is told as elsewhere
+        if not state.paints():
+            os.environ["NO_COLOR"] = "1"     # Textual looks for it when it is imported
         from lbcore.cli.top.app import Top  # noqa: PLC0415  (textual is for this alone)
 
         Top(client, interval).run()
