@@ -190,7 +190,9 @@ class Overlay:
                 if change.pool not in base:
                     base[change.pool] = {name_of(one): one
                                          for one in made.base(tables, change.pool)}
-                now, reason = _over(change, base[change.pool].get(change.backend))
+                weight = self.changes.get(("weight", change.pool, change.backend))
+                now, reason = _over(change, base[change.pool].get(change.backend),
+                                    weight.running if weight is not None else None)
             if reason:
                 dropped.append((change, reason))
             else:
@@ -261,13 +263,17 @@ def of_file(tables: Tables, op: str) -> Any:
     return tables.get(table, {}).get(key, default)
 
 
-def _over(change: Change, file: Table | None) -> tuple[Change, str]:
-    """A change of a backend as it is over another file, or why it is none any more."""
+def _over(change: Change, file: Table | None, weight: int | None) -> tuple[Change, str]:
+    """A change of a backend as it is over another file, or why it is none any more.
+
+    ``weight`` is that by order: a file that was written of what runs has it as the backend's own.
+    """
     if change.op == "remove":
         return change, "the file does not have it any more" if file is None else ""
     if file is None:
         return change, "the backend is gone" if change.op == "set" else ""
-    if same(file, change.running):
+    running = change.running if weight is None else {**change.running, "weight": weight}
+    if same(file, change.running) or same(file, running):
         return change, "the file says the same now"
     if change.op == "add":
         return change, "the file has a backend of that name now"
