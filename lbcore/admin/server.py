@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from aiohttp import web
@@ -29,6 +31,7 @@ from lbcore.admin.stream import Streams
 from lbcore.config.plan import AdminPlan
 
 MAX_BODY = 2 * 2**20             # all backends of a large pool
+LARGE_BODY = 32 * 2**10
 BODY_PATIENCE = 10.0             # seconds for a request's body
 ANSWER_PATIENCE = 30.0           # seconds for a client to take an answer
 FINISH = 5.0                     # seconds that running requests get when the server stops
@@ -54,6 +57,9 @@ class AdminServer:
         self._metrics_of = Metrics(control)
         self._documents: dict[bool, bytes] = {}
         self._streams = Streams(control)
+        # Signals are the main thread's: one that another took in the moment of an exec is lost.
+        self._readers = ThreadPoolExecutor(
+            1, "admin-body", signal.pthread_sigmask, (signal.SIG_BLOCK, signal.valid_signals()))
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
         self._door: Door | None = None
@@ -163,7 +169,7 @@ class AdminServer:
                     said = await run(self._call(request, query=query))
                     return _json(said)
             expect = reading.expected_version(request.headers)
-            body = await _body(request, operation)
+            body = await _body(request, operation, self._readers)
             said = await run(self._call(request, query=query, body=body, expect=expect))
             return _json(said, operation.status)
 
@@ -224,7 +230,7 @@ async def _one_by_one(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _body(request: web.Request, operation: Operation) -> Any:
+async def _body(request: web.Request, operation: Operation, readers: Executor) -> Any:
     """The body of a change, read by the operation's model; None: it has none."""
     try:
         async with asyncio.timeout(BODY_PATIENCE):
@@ -244,6 +250,9 @@ async def _body(request: web.Request, operation: Operation) -> Any:
     if not text and operation.body_needed:
         raise ControlError(400, "the body is missing",
                            f"a JSON object with: {', '.join(model.model_fields)}")
+    if len(text) > LARGE_BODY:           # takes a while, in which others must get their turn
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(readers, reading.body, model, text)
     return reading.body(model, text or b"{}")
 
 
