@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from lbcore.admin.client import AdminError
 from tests.support.http_load import HttpLoad
 from tests.support.http_servers import Server, uvicorn
 from tests.support.instance import Instance, free_port, instance, until
@@ -245,7 +246,12 @@ def test_a_reload_that_is_refused_shows(lb: Instance) -> None:
     good = lb.config.read_text()
     lb.write(good + "\n[nonsense]\n")
     lb.signal(signal.SIGHUP)
-    failed = more(lb, before, "lbcore_reloads_total", 1, result="failed")
+    more(lb, before, "lbcore_reloads_total", 1, result="failed")
+    with pytest.raises(AdminError):
+        lb.admin.reload()
+    failed = now(lb)
+    assert failed.value("lbcore_reloads_total", result="failed") == \
+        before.value("lbcore_reloads_total", result="failed") + 2
     assert failed.value("lbcore_last_reload_successful") == 0
     lb.write(good)
     lb.admin.reload()
