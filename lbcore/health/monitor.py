@@ -1,14 +1,13 @@
 """The health monitor: brings checks, traffic, operator and plan together.
 
-It is the only writer of backend and pool states in the scoreboard, where workers see a change at
-once. What the states mean is in states.py, what they mean for a pool in ledger.py, how checks are
-made in probe.py; in here is only who tells whom, and when.
+What the states mean is in states.py, what they mean for a pool in ledger.py, how checks are made
+in probe.py, how workers and people learn of it in telling.py; in here is only who tells whom, and
+when.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import time
@@ -16,31 +15,24 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from lbcore._scoreboard import BackendState, PoolFlag
+from lbcore._scoreboard import BackendState
 from lbcore.config.plan import HealthPlan
 from lbcore.health import ejection, slow_start
 from lbcore.health.handover import Inherited, read_export
-from lbcore.health.ledger import Mode, Verdict
+from lbcore.health.ledger import Mode
 from lbcore.health.model import BackendHealth, Board, HealthEvent, Member, Orders, PoolRows
 from lbcore.health.probe import Outcome, Prober
 from lbcore.health.states import Event, Shown, Standing, State, initial
 from lbcore.health.target import target_of
+from lbcore.health.telling import Telling
 from lbcore.health.timers import Timer, Timers
 from lbcore.health.watch import PoolWatch, Watch
-
-log = logging.getLogger(__name__)
 
 SPREAD_S: Final = 0.001         # between the first checks of two backends, so that a thousand of
 SPREAD_MOST_S: Final = 1.0      # them do not start at once; over all at most this
 GONE_AFTER_S: Final = 10.0
 RING_PAUSE_S: Final = 0.01      # looking at every row has a price, and bells may ring in a row
 
-BOARD_STATE: Final[Mapping[Shown, int]] = {
-    Shown.UP: BackendState.STATE_UP,
-    Shown.DOWN: BackendState.STATE_DOWN,
-    Shown.EJECTED: BackendState.STATE_EJECTED,
-    Shown.DRAIN: BackendState.STATE_DRAIN,
-}
 NO_ORDERS: Final = Orders()
 FORCED: Final = "forced by the operator"
 
@@ -54,7 +46,7 @@ class HealthMonitor:
 
     def __init__(self, scoreboard: Board, on_event: Callable[[HealthEvent], None]) -> None:
         self._board = scoreboard
-        self._on_event = on_event
+        self._telling = Telling(scoreboard, on_event)
         self._timers = Timers()
         self._prober = Prober(self._timers)
         self._random = random.Random()
@@ -141,11 +133,11 @@ class HealthMonitor:
         for watch in before.values():
             self._forget(watch)
         for watch in self._watches.values():
-            self._write_backend(watch)
+            self._telling.write_backend(watch)
         for watch, was_shown, reason in renewed:
-            self._tell(watch, was_shown, reason)
+            self._telling.tell(watch, was_shown, reason)
         for pool in self._pools.values():
-            self._write_pool(pool, "configuration applied")
+            self._telling.write_pool(pool, "configuration applied")
         if orders is not None:
             self._obey_all()
         self._inherited.clear()
@@ -287,7 +279,7 @@ class HealthMonitor:
             reason = f"back from drain; before that: {watch.reason}" \
                 if watch.shown is not Shown.UP else "back from drain"
             self._begin_service(watch, now)
-        self._publish(watch, was_shown, reason)
+        self._telling.publish(watch, was_shown, reason)
 
     def hold(self, row: int, reason: str) -> None:
         """Keeps traffic away because the application behind the backend does not run; with an
@@ -307,7 +299,7 @@ class HealthMonitor:
         else:
             self._board.set_failures(watch.member.row, 0)
             self._begin_service(watch, now)
-        self._publish(watch, was_shown, reason or "the application answers")
+        self._telling.publish(watch, was_shown, reason or "the application answers")
 
     def set_forced(self, row: int, force: str) -> None:
         """Keeps a backend "up" or "down" whatever checks and traffic say; "" lets them decide.
@@ -338,7 +330,7 @@ class HealthMonitor:
                     f" by its last check: {watch.last_detail}" if watch.last_detail else "")
         # Also when up stays up: that it is by order is worth knowing.
         watch.reason = watch.reason if watch.draining else reason
-        self._publish(watch, was_shown, reason)
+        self._telling.publish(watch, was_shown, reason)
 
     def set_weight(self, row: int, weight: int | None) -> None:
         """Puts a weight (0..1000) in the place of the configured one; None takes it back.
@@ -349,7 +341,7 @@ class HealthMonitor:
             raise ValueError(f"weight {weight} is outside 0..1000")
         watch = self._watch(row)
         watch.override = weight
-        self._publish(watch, watch.shown, "")
+        self._telling.publish(watch, watch.shown, "")
 
     def _watch(self, row: int) -> Watch:
         try:
@@ -487,13 +479,13 @@ class HealthMonitor:
             elif not watch.draining:
                 watch.settle_ejections(now)
             self._end_ramp(watch)
-            self._publish(watch, was_shown, f"{many} failed: {outcome.detail}")
+            self._telling.publish(watch, was_shown, f"{many} failed: {outcome.detail}")
             return
         if was is State.DOWN:
             # The checks have seen it work: what traffic met before does not count any more.
             self._board.set_failures(watch.member.row, 0)
             self._came_up(watch, now)
-        self._publish(watch, was_shown, f"{many} passed: {outcome.detail}")
+        self._telling.publish(watch, was_shown, f"{many} passed: {outcome.detail}")
 
     # -- passive ejection
 
@@ -533,7 +525,7 @@ class HealthMonitor:
             watch.return_timer = self._timers.at(watch.return_at, self._return, watch)
         self._end_ramp(watch)
         nth = f" (ejection {watch.ejections} in a row)" if watch.ejections > 1 else ""
-        self._publish(
+        self._telling.publish(
             watch, was_shown,
             f"{failures} connections in a row failed; out for {length / 1000:g} s{nth}")
 
@@ -547,7 +539,7 @@ class HealthMonitor:
         limit = watch.pool.plan.ejection.failures
         self._board.set_failures(watch.member.row, max(0, limit - 1))
         self._came_up(watch, now)
-        self._publish(watch, was_shown, "ejection is over")
+        self._telling.publish(watch, was_shown, "ejection is over")
 
     def _end_ejection(self, watch: Watch) -> None:
         if watch.return_timer is not None:
@@ -585,62 +577,10 @@ class HealthMonitor:
         watch.ramp = slow_start.share_at(elapsed_ms, watch.pool.plan.slow_start_ms)
         if watch.ramp < slow_start.FULL:
             self._ramp_later(watch)
-        self._publish(watch, watch.shown, "")
+        self._telling.publish(watch, watch.shown, "")
 
     def _end_ramp(self, watch: Watch) -> None:
         if watch.ramp_timer is not None:
             watch.ramp_timer.cancel()
             watch.ramp_timer = None
         watch.ramp = slow_start.FULL
-
-    # -- telling workers and people
-
-    def _publish(self, watch: Watch, was_shown: Shown, reason: str) -> None:
-        self._write_backend(watch)
-        watch.pool.ledger.put(watch.member.row, watch.entry())
-        self._tell(watch, was_shown, reason)
-        name = watch.member.plan.name
-        self._write_pool(watch.pool, f"{name} is {watch.shown.value}")
-
-    def _write_backend(self, watch: Watch) -> None:
-        # What is gone gets nothing, also in panic, while what is down is tried then; and no
-        # session that began there, while what drains keeps its sessions.
-        state = BackendState.STATE_GONE if watch.forced == "down" else BOARD_STATE[watch.shown]
-        self._board.set_backend(watch.member.row, state, watch.weight, watch.ramp,
-                                watch.eject_after)
-
-    def _write_pool(self, pool: PoolWatch, cause: str) -> None:
-        verdict = pool.ledger.verdict(pool.plan.panic_threshold)
-        flags = (PoolFlag.POOL_PANIC if verdict.panic else 0) | (
-            PoolFlag.POOL_BACKUP if verdict.backup else 0)
-        if pool.written != (flags, verdict.total_weight):
-            pool.written = (flags, verdict.total_weight)
-            self._board.set_pool(pool.row, flags, verdict.total_weight)
-        if verdict.mode is not pool.mode:
-            old, pool.mode = pool.mode, verdict.mode
-            self._emit(HealthEvent(pool.plan.name, "", old.value, verdict.mode.value,
-                                   _describe_pool(verdict, cause), time.time()))
-
-    def _tell(self, watch: Watch, was_shown: Shown, reason: str) -> None:
-        """Remembers why, and reports if there is anything to see. No reason: nothing happened."""
-        if not reason:
-            return
-        if watch.shown is not was_shown:
-            watch.since, watch.reason = time.time(), reason
-            watch.counts.changes += 1
-            pool, backend = watch.key
-            self._emit(HealthEvent(pool, backend, was_shown.value, watch.shown.value, reason,
-                                   watch.since))
-        elif not watch.draining and not watch.forced:
-            watch.reason = reason
-
-    def _emit(self, event: HealthEvent) -> None:
-        try:
-            self._on_event(event)
-        except Exception:
-            log.exception("health: %s was not taken", event)
-
-
-def _describe_pool(verdict: Verdict, cause: str) -> str:
-    tier = "backups" if verdict.backup else "primaries"
-    return f"{cause}; {verdict.up} of {verdict.counted} {tier} are up"

@@ -5,7 +5,8 @@ Theory of operation
 
 Two witnesses speak about a backend. *Checks* (active) ask it on purpose, at an interval. *Traffic*
 (passive) is what workers meet when they connect for clients. A third voice, the operator's, takes
-a backend out by hand: drain.
+a backend out by hand: drain. It can also overrule both: forced up or down, a backend is shown so,
+while the machine goes on underneath and decides again when it is let to.
 
 The two witnesses share one machine, because each can contradict the other and somebody has to
 win. Its states:
