@@ -110,9 +110,10 @@ class Fleet:
     # -- looking
 
     def workers(self) -> list[Worker]:
-        """Every worker process that lives, leaving ones included."""
+        """Every worker process that lives, leaving ones included, once each."""
         seated = [slot.worker for slot in self.slots.values() if slot.worker is not None]
-        return [*seated, *self.starting, *self.orphans, *self.leaving]
+        # At the end of the instance those that leave still have their slots.
+        return list(dict.fromkeys([*seated, *self.starting, *self.orphans, *self.leaving]))
 
     def pids(self) -> set[int]:
         """The processes that may hold our sockets."""
