@@ -232,7 +232,8 @@ class Overlay:
         changes: dict[Key, Change] = {}
         found: dict[str, Found] = {}
         said = state if isinstance(state, Mapping) else {}
-        for entry in said.get("changes") or ():
+        entries, sources = said.get("changes"), said.get("found")
+        for entry in entries if isinstance(entries, list) else ():
             try:
                 op, pool, backend, file, running, since = entry
                 change = Change(op, pool, backend, file, running, since)
@@ -241,7 +242,7 @@ class Overlay:
                     changes[change.key] = change
             except (TypeError, ValueError):
                 continue
-        for pool, entry in dict(said.get("found") or {}).items():
+        for pool, entry in sources.items() if isinstance(sources, Mapping) else ():
             try:
                 source, backends = entry
                 found[pool] = Found(source, tuple(dict(one) for one in backends))
