@@ -11,10 +11,10 @@ import pytest
 from aiohttp import ClientSession, UnixConnector
 
 from lbcore.admin.operations import OPERATIONS
-from lbcore.admin.picture import Answer
 from lbcore.admin.server import AdminServer
 from lbcore.config.plan import Address, AdminPlan
 from lbcore.supervisor.sockets import open_admin
+from tests.support.admin import undocumented
 from tests.support.fake_control import FakeControl
 
 Json = dict[str, Any]
@@ -64,20 +64,6 @@ async def test_every_question_is_answered_as_its_model_says(
     status, said = await ask(session, "GET", path)
     assert status == 200
     assert undocumented(operation.answer.model_validate(said), said) == []
-
-
-def undocumented(model: Any, said: Any, where: str = "") -> list[str]:
-    """Keys of an answer that its model does not know."""
-    if isinstance(model, Answer) and model.model_config.get("extra") != "allow":
-        found = [f"{where}.{key}" for key in said if key not in type(model).model_fields]
-        return found + [one for key in type(model).model_fields if key in said
-                        for one in undocumented(getattr(model, key), said[key], f"{where}.{key}")]
-    if isinstance(model, list):
-        return [one for part, text in zip(model, said, strict=True)
-                for one in undocumented(part, text, where)]
-    if isinstance(model, dict):
-        return [one for key in model for one in undocumented(model[key], said[key], where)]
-    return []
 
 
 async def test_answers_carry_the_version_in_force(session: ClientSession) -> None:

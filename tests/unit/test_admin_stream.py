@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientResponse, ClientSession, UnixConnector
+from aiohttp import ClientSession, UnixConnector
 
 from lbcore.admin import stream
 from lbcore.admin.models import Event, StreamState
 from lbcore.admin.server import AdminServer
 from lbcore.config.plan import Address
 from lbcore.supervisor.sockets import open_admin
-from tests.support.admin import PATIENCE, until
+from tests.support.admin import PATIENCE, messages, next_of, until
 from tests.support.fake_control import FakeControl
-
-Message = dict[str, str]
 
 
 @pytest.fixture
@@ -43,28 +41,6 @@ async def session(server: AdminServer, tmp_path: Path) -> AsyncIterator[ClientSe
     async with ClientSession("http://localhost", connector=connector,
                              read_bufsize=2**20) as session:
         yield session
-
-
-async def messages(answer: ClientResponse) -> AsyncIterator[Message]:
-    """The messages of a stream, as the specification reads them."""
-    said: Message = {}
-    while line := (await answer.content.readline()).decode():
-        if line == "\n":
-            if said:
-                yield said
-            said = {}
-        else:
-            field, _, value = line.rstrip("\n").partition(":")
-            said[field] = said.get(field, "") + value.removeprefix(" ")
-
-
-async def next_of(kind: str, found: AsyncIterator[Message]) -> Message:
-    """The next message of a kind."""
-    async with asyncio.timeout(PATIENCE):
-        async for message in found:
-            if message.get("event") == kind:
-                return message
-    raise AssertionError(f"the stream ended before a message {kind!r}")
 
 
 async def test_first_message_is_the_state_with_live_figures(session: ClientSession) -> None:
