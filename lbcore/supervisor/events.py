@@ -7,6 +7,7 @@ up: what waits for it is bounded, and nobody else waits for it.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -138,8 +139,10 @@ class Events:
 
 def _plain(value: object) -> object:
     """A value as JSON has it, and not too long."""
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value[:64]]
     return str(value)[:MAX_VALUE]

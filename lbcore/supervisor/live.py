@@ -75,7 +75,8 @@ class Sampler:
         self._task: asyncio.Task[None] | None = None
         self._asked_at = 0.0
         self._watchers = 0
-        self._answers: dict[int, tuple[float, Json]] = {}
+        self._newest: Reading | None = None
+        self._answers: dict[int, Json] = {}      # from the newest reading, by window
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -96,19 +97,16 @@ class Sampler:
         if time.monotonic() - self._readings[0][1].at < FIRST:
             await asyncio.sleep(FIRST)
             self._begin()                    # stopped meanwhile, perhaps
-        newest = self._readings[-1][1]
-        if time.monotonic() - newest.at > FRESH:
+        newest = self._newest
+        if newest is None or time.monotonic() - newest.at > FRESH:
             newest = self._read()
-            known: tuple[float, Json] | None = None
-        else:
-            known = self._answers.get(window)
-        if known is not None and known[0] == newest.at:
-            return known[1]
+            self._answers.clear()
+        if window in self._answers:
+            return self._answers[window]
         older = min((one for _, one in self._readings),
                     key=lambda one: abs(newest.at - window - one.at))
         answer = figures_between(newest, older if older.at < newest.at else None)
-        self._answers = {key: one for key, one in self._answers.items() if one[0] == newest.at}
-        self._answers[window] = (newest.at, answer)
+        self._answers[window] = answer
         return answer
 
     def stop(self) -> None:
@@ -116,13 +114,18 @@ class Sampler:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        self._readings.clear()
-        self._answers.clear()
+        self._forget()
 
     # -- reading
 
+    def _forget(self) -> None:
+        self._readings.clear()
+        self._answers.clear()
+        self._newest = None
+
     def _begin(self) -> None:
         if self._task is None or self._task.done():
+            self._answers.clear()
             self._readings = [(0, self._read())]
             self._task = asyncio.create_task(self._go_on())
 
@@ -134,9 +137,9 @@ class Sampler:
             await asyncio.sleep(due - loop.time())
             self._number += 1
             self._readings.append((self._number, self._read()))
+            self._answers.clear()
             self._thin_out()
-        self._readings.clear()
-        self._answers.clear()
+        self._forget()
         self._task = None
 
     def _thin_out(self) -> None:
@@ -154,11 +157,12 @@ class Sampler:
             self._place = _place(rollout)
             self._of, self._plan = rows[3], rollout.plan
         place, board = self._place, rollout.board
-        return Reading(
+        self._newest = Reading(
             time.monotonic(), place,
             _figures.listeners(board, place.rows[0]), _figures.routes(board, place.rows[1]),
             _figures.pools(board, place.rows[2]),
             _figures.backends(board, place.rows[3], place.only))
+        return self._newest
 
 
 def _place(rollout: Rollout) -> Place:

@@ -1,4 +1,4 @@
-"""What people ask to be changed: what is refused, what it becomes, what another file leaves of it."""
+"""What people ask to be changed: what is refused, what comes of it, what another file leaves."""
 
 from __future__ import annotations
 
