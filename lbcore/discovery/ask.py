@@ -60,6 +60,7 @@ async def ask(
         except (BadAnswer, _Failed) as problem:
             error = str(problem)
         if error:
+            last = None                  # who has heard of the error hears of its end
             yield Said(None, error)
             pause = min(max(LONGEST_PAUSE, interval), pause * 2 or FIRST_PAUSE)
         await asyncio.sleep(pause if error else interval)

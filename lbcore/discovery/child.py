@@ -1,13 +1,13 @@
 """The process in which a callable of somebody's program tells lbcore a pool's backends.
 
-    python -P -m lbcore.discovery.child MODULE:FUNCTION INTERVAL DESCRIPTOR DIRECTORY
+    python -P -m lbcore.discovery.child MODULE:FUNCTION INTERVAL HEARTBEAT DESCRIPTOR DIRECTORY
 
 It is run by the supervisor and by nobody else: whatever the callable does, it does here. It says,
 a line of JSON each, to the pipe DESCRIPTOR:
 
     {"backends": [...]}      what the callable answered, when it is something new
     {"error": "..."}         why there is no answer; it tries again
-    {}                       alive; once a second, but not while a function is being called
+    {}                       alive; every HEARTBEAT, but not while a function is being called
 
 So whoever reads hears that the callable hangs, also one that blocks the loop. What it prints goes
 where our output goes. The process ends when nobody reads any more.
@@ -28,7 +28,6 @@ from typing import Any
 
 from lbcore.discovery.ask import Said, ask, described
 
-HEARTBEAT = 1.0
 PR_SET_PDEATHSIG = 1         # prctl(2)
 
 
@@ -48,8 +47,9 @@ def load(name: str, directory: str) -> Callable[[], Any]:
 class Voice:
     """The pipe to the supervisor."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, heartbeat: float) -> None:
         self._pipe = descriptor
+        self._heartbeat = heartbeat
         self.busy = False
 
     def say(self, what: dict[str, Any]) -> None:
@@ -67,7 +67,7 @@ class Voice:
         while True:
             if not self.busy:
                 self.say({})
-            await asyncio.sleep(HEARTBEAT)
+            await asyncio.sleep(self._heartbeat)
 
 
 async def tell(source: Callable[[], Any], interval: float, voice: Voice) -> None:
@@ -85,13 +85,13 @@ def _as_json(said: Said) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> int:
     """Does not return when all is well."""
-    name, interval, descriptor, directory = arguments
+    name, interval, heartbeat, descriptor, directory = arguments
     parent = os.getppid()
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return 0
-    voice = Voice(int(descriptor))
-    os.set_inheritable(voice._pipe, False)
+    os.set_inheritable(int(descriptor), False)
+    voice = Voice(int(descriptor), float(heartbeat))
     try:
         source = load(name, directory)
     except BaseException as error:      # noqa: BLE001  (somebody's module may raise anything)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 WATCHED_FILE, CALLABLE = "watched file", "callable"      # as the admin address calls them
 SETTLED = 1.0                # seconds after which a file's times tell whether it was written again
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
+HEARTBEAT = 1.0              # seconds between a callable's signs of life, ...
+BEATS = 5                    # ... of which so many fit into its timeout
 LONGEST_LINE = 1000          # characters of what a callable prints
 KILL_PATIENCE = 2.0
 TRY_AGAIN = 10.0             # seconds until an answer that was refused is offered once more
@@ -287,7 +289,8 @@ class Callables(Source):
         printed, printing = os.pipe2(os.O_CLOEXEC)
         try:
             child = start("lbcore.discovery.child", [
-                self.plan.python, str(self.plan.interval_ms / 1000), str(writing),
+                self.plan.python, str(self.plan.interval_ms / 1000),
+                str(min(HEARTBEAT, self.plan.timeout_ms / 1000 / BEATS)), str(writing),
                 self.plan.directory], [writing], identity.uid, identity.gid, printing)
         except BaseException:
             os.close(answers)
@@ -315,10 +318,13 @@ class Callables(Source):
         again = 0.0
         while True:
             try:
-                line = await asyncio.wait_for(answers.readline(), patience)
+                # Not wait_for: Python 3.11's may forget that it was cancelled.
+                async with asyncio.timeout(patience):
+                    line = await answers.readline()
                 if not line:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(process.ended.wait(), KILL_PATIENCE)
+                        async with asyncio.timeout(KILL_PATIENCE):
+                            await process.ended.wait()
                     how = process.how_it_ended() if process.ended.is_set() else "it is silent"
                     # What it said itself tells more than how it ended.
                     return self.error or f"its process ended: {how}"

@@ -194,7 +194,8 @@ async def child_says(directory: Path, name: str, count: int) -> tuple[list[Any],
     """The first lines of a source's process but its signs of life, and what it printed."""
     (directory / "mine.py").write_text(MODULE)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "lbcore.discovery.child", name, "0.05", "1", str(directory),
+        sys.executable, "-P", "-m", "lbcore.discovery.child", name, "0.05", "1", "1",
+        str(directory),
         cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
