@@ -19,7 +19,8 @@ from typing import Any
 
 import lbcore
 from lbcore._scoreboard import Scoreboard
-from lbcore.admin import AdminServer, ControlError
+from lbcore.admin import ControlError
+from lbcore.admin.server import AdminServer
 from lbcore.config.plan import Plan
 from lbcore.health import HealthEvent, HealthMonitor
 from lbcore.supervisor import resize, takeover
