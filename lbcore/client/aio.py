@@ -41,7 +41,6 @@ from lbcore.admin.picture import (
     Status,
     WorkerStatus,
 )
-from lbcore.client.async_transport import AsyncTransport
 from lbcore.client.common import (
     KEEP,
     POLLS,
@@ -83,6 +82,9 @@ class AsyncClient:
         token_file: str | os.PathLike[str] | None = None, timeout: float = 60.0,
     ) -> None:
         """Raises ValueError for what is no address, OSError for a token file not to be read."""
+        # aiohttp takes its time, and whoever waits does without it.
+        from lbcore.client.async_transport import AsyncTransport  # noqa: PLC0415
+
         self._transport = AsyncTransport(admin_of(address), timeout, token_of(token, token_file))
         self._closed = False
 
