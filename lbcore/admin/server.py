@@ -257,14 +257,15 @@ async def _body(request: web.Request, operation: Operation, readers: Executor) -
 
 
 def _json(said: Json, status: int = 200) -> web.Response:
-    response = web.json_response(said, status=status)
+    # With a line break, for those who look at it in a terminal.
+    response = web.json_response(text=json.dumps(said) + "\n", status=status)
     if "plan_version" in said:
         response.headers["ETag"] = f'"{said["plan_version"]}"'
     return response
 
 
 def _refused(error: ControlError) -> web.Response:
-    response = web.json_response(error.as_json(), status=error.status)
+    response = _json(error.as_json(), error.status)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = CHALLENGE
     if error.status == 503:
