@@ -196,6 +196,8 @@ def _routes(listener: ListenerPlan) -> int:
 
 def _pool(pool: PoolPlan) -> str:
     parts = [_count(len(pool.backends), "backend")] if pool.backends else []
+    if pool.discover:
+        parts.append(f"what {pool.discover.file or pool.discover.python} names")
     if pool.demo:
         parts.append(_count(pool.demo, "demonstration backend"))
     if pool.app:

@@ -227,7 +227,8 @@ def _does(plan: Plan, route: RoutePlan, request: Request, found: Json) -> str:
         return f"The answer is {route.status}, with {body if size or not route.type else 'no body'}"
     pool = plan.pools[route.pool]
     count = len(pool.backends) + pool.demo + (len(pool.app.names) if pool.app else 0)
-    backends = "1 backend" if count == 1 else f"{count} backends"
+    backends = ("discovered backends" if pool.discover else
+                "1 backend" if count == 1 else f"{count} backends")
     return (f"It goes to pool {pool.name} ({backends}, {pool.balance}), "
             f"which sees {request.method} {found['target']}")
 

@@ -96,14 +96,14 @@ def _pool(path: KeyPath, name: str, pool: Pool, protocols: set[str]) -> Iterator
     if not protocols:
         return
     own = pool.demo + len(apps.backend_names(pool))
-    if pool.backends and pool.health is None:
+    if (pool.backends or pool.discover) and pool.health is None:
         kind = "http" if protocols == {"http"} else "tcp"
         how = f'type = "{kind}"' + (', path = "/healthz"' if kind == "http" else "")
         yield Finding((*path, "health"),
                       f'a backend of pool "{name}" that fails is found by clients alone',
                       f"[pool.{name}.health] with {how}", code="no-health-check")
     serving = [backend for backend in pool.backends if backend.weight]
-    if len(serving) == 1 and not own:
+    if len(serving) == 1 and not own and not pool.discover:
         yield Finding((*path, "backends"),
                       f'everything depends on {serving[0].address}: pool "{name}" has no other '
                       "backend", "a second one, on another machine", code="single-backend")

@@ -1,4 +1,4 @@
-"""What this machine has against the applications of a plan: places and users that do not exist."""
+"""What this machine has against the applications and sources of a plan: what does not exist."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ from lbcore.config.problems import Problem
 def app_problems(plan: Plan, source: Source) -> list[Problem]:
     """What keeps applications from starting here. Paths count from the file of ``source``."""
     home = Path(os.path.abspath(source.file)).parent    # noqa: PTH100  (keep the user's links)
-    return [source.problem(("pool", pool.name, key), message, hint)
-            for pool in plan.pools if pool.app is not None
-            for key, message, hint in (*_places(pool.app, home), *_accounts(pool.app))]
+    found = [source.problem(("pool", pool.name, key), message, hint)
+             for pool in plan.pools if pool.app is not None
+             for key, message, hint in (*_places(pool.app, home), *_accounts(pool.app))]
+    return found + [
+        source.problem(("pool", pool.name, "discover", "directory"),
+                       f"there is no directory {pool.discover.directory}",
+                       "where the function's module is")
+        for pool in plan.pools if pool.discover is not None
+        and pool.discover.python and not Path(pool.discover.directory).is_dir()]
 
 
 def app_warnings(plan: Plan, source: Source) -> list[Problem]:
