@@ -7,70 +7,71 @@ from typing import Any
 
 import click
 
-from lbcore.cli.instance import answer, backend_argument, instance, running, split
+from lbcore.cli.instance import answer, backend_argument, instance, running, split, split_value
 from lbcore.cli.names import complete_pools
 from lbcore.cli.options import State
 from lbcore.cli.tables import Line, Said, Table, ago, emit, state_of
 
 Json = dict[str, Any]
 LEVELS = ["debug", "info", "warning", "error"]
+FORCES = ("up", "down", "off")
 MAX_WEIGHT = 1000
 
 
 @click.command()
-@backend_argument
+@backend_argument()
 @running
 @click.pass_obj
-def drain(state: State, backend: tuple[str, ...]) -> None:
+def drain(state: State, words: tuple[str, ...]) -> None:
     """Take a backend out of service: it gets no new connections, established ones go on."""
-    pool, name = split(backend)
+    pool, name = split(words)
     with instance(state) as client:
         said = client.drain(pool, name)
     answer(state, said, f"{pool}/{name} is in drain; {said['inflight']} connection(s) go on")
 
 
 @click.command()
-@backend_argument
+@backend_argument()
 @running
 @click.pass_obj
-def undrain(state: State, backend: tuple[str, ...]) -> None:
+def undrain(state: State, words: tuple[str, ...]) -> None:
     """Put a drained backend back into service."""
-    pool, name = split(backend)
+    pool, name = split(words)
     with instance(state) as client:
         said = client.undrain(pool, name)
     answer(state, said, [f"{pool}/{name} is ", state_of(said["state"])])
 
 
 @click.command()
-@backend_argument
-@click.argument("weight", metavar="WEIGHT|default")
+@backend_argument("WEIGHT|default", ["default"])
 @running
 @click.pass_obj
-def weight(state: State, backend: tuple[str, ...], weight: str) -> None:
+def weight(state: State, words: tuple[str, ...]) -> None:
     """Set a backend's weight, 0 to 1000, until the next restart.
 
     "default" puts the configured weight back.
     """
-    pool, name = split(backend)
-    if weight != "default" and not (weight.isascii() and weight.isdecimal()):
+    pool, name, value = split_value(words, "WEIGHT")
+    if value != "default" and not (value.isascii() and value.isdecimal()):
         raise click.BadParameter('a number from 0 to 1000, or "default"', param_hint="WEIGHT")
     with instance(state) as client:
-        said = client.weight(pool, name, None if weight == "default" else int(weight))
+        said = client.weight(pool, name, None if value == "default" else int(value))
     answer(state, said, f"{pool}/{name} has weight {said['weight']}"
            f" (configured: {said['weight_configured']})")
 
 
 @click.command()
-@backend_argument
-@click.argument("force", metavar="up|down|off", type=click.Choice(["up", "down", "off"]))
+@backend_argument("up|down|off", FORCES)
 @running
 @click.pass_obj
-def force(state: State, backend: tuple[str, ...], force: str) -> None:
+def force(state: State, words: tuple[str, ...]) -> None:
     """Hold a backend up or down whatever its checks say; "off" leaves it to them again."""
-    pool, name = split(backend)
+    pool, name, value = split_value(words, "up|down|off")
+    if value not in FORCES:
+        raise click.BadParameter(f'"{value}" is none of up, down and off', param_hint="up|down|off")
     with instance(state) as client:
-        said = client.force(pool, name, None if force == "off" else force)
-    how = "as its checks say" if force == "off" else "forced by you"
+        said = client.force(pool, name, None if value == "off" else value)
+    how = "as its checks say" if value == "off" else "forced by you"
     answer(state, said, [f"{pool}/{name} is ", state_of(said["state"]), f", {how}"])
 
 
@@ -103,12 +104,12 @@ def add(
 
 
 @click.command()
-@backend_argument
+@backend_argument()
 @running
 @click.pass_obj
-def remove(state: State, backend: tuple[str, ...]) -> None:
+def remove(state: State, words: tuple[str, ...]) -> None:
     """Remove a backend from its pool, until lbcore is stopped; its connections finish."""
-    pool, name = split(backend)
+    pool, name = split(words)
     with instance(state) as client:
         said = client.remove(pool, name)
     left = said.get("inflight", 0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,10 +35,14 @@ def running(command: F) -> F:
     return config_option(admin_option(json_option(color_option(command))))
 
 
-def backend_argument(command: F) -> F:
-    """A backend as POOL/BACKEND or as two words; :func:`split` takes it apart."""
-    return click.argument("backend", metavar="POOL/BACKEND", nargs=-1, required=True,
-                          shell_complete=complete_backends)(command)
+def backend_argument(value: str = "", choices: Sequence[str] = ()) -> Callable[[F], F]:
+    """A backend as POOL/BACKEND or as two words, and a ``value`` behind it if it has a name.
+
+    One argument takes all the words; :func:`split` and :func:`split_value` take it apart.
+    """
+    metavar = f"POOL/BACKEND {value}".rstrip()
+    return click.argument("words", metavar=metavar, nargs=-1, required=True,
+                          shell_complete=partial(complete_backends, choices))
 
 
 @contextmanager
@@ -94,7 +99,7 @@ def _token(file: Path) -> str:
         raise click.ClickException(f"cannot read the token in {file}: {why}") from error
 
 
-def split(words: tuple[str, ...]) -> tuple[str, str]:
+def split(words: Sequence[str]) -> tuple[str, str]:
     """Pool and backend of ``POOL/BACKEND`` or ``POOL BACKEND``."""
     pool, slash, name = words[0].partition("/") if len(words) == 1 else (words[0], "/", words[1])
     if not slash or not pool or not name or len(words) > 2:
@@ -102,6 +107,13 @@ def split(words: tuple[str, ...]) -> tuple[str, str]:
             f'"{" ".join(words)}" is not of the form POOL/BACKEND; `lbcore status` shows the names',
             param_hint="POOL/BACKEND")
     return pool, name
+
+
+def split_value(words: Sequence[str], name: str) -> tuple[str, str, str]:
+    """Pool, backend and the value behind them."""
+    if len(words) < 2:
+        raise click.UsageError(f"Missing argument '{name}' behind POOL/BACKEND.")
+    return *split(words[:-1]), words[-1]
 
 
 def answer(state: State, said: Any, *lines: Line | Table) -> None:

@@ -6,6 +6,7 @@ whatever goes wrong completes nothing and says nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -25,18 +26,19 @@ def complete_pools(
 
 
 def complete_backends(
-    ctx: click.Context, param: click.Parameter, incomplete: str
+    choices: Sequence[str], ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Backends that begin so: as POOL/BACKEND, or by name after a pool."""
+    """Backends that begin so: as POOL/BACKEND, or by name after a pool; then the choices."""
     before: tuple[str, ...] = ctx.params.get(param.name or "") or ()
-    pool_named = before[0] if len(before) == 1 and "/" not in before[0] else ""
-    if before and not pool_named:
-        return []
+    apart = bool(before) and "/" not in before[0]
+    if len(before) > apart:
+        left = choices if len(before) == 1 + apart else ()
+        return [CompletionItem(choice) for choice in left if choice.startswith(incomplete)]
     return [
         CompletionItem(name, help=f"{backend['state']}, {backend['inflight']} connections")
-        for pool in _pools(ctx) if pool_named in ("", pool["name"])
+        for pool in _pools(ctx) if not apart or pool["name"] == before[0]
         for backend in pool["backends"]
-        for name in [backend["name"] if pool_named else f"{pool['name']}/{backend['name']}"]
+        for name in [backend["name"] if apart else f"{pool['name']}/{backend['name']}"]
         if name.startswith(incomplete)
     ]
 
