@@ -41,7 +41,8 @@ def test_everything_that_runs_is_on_the_page(page: Any, site: Site) -> None:
         assert row(page, backend).is_visible()
     assert page.locator("#worker-rows tr").count() == 1
     assert "pid" in page.locator("#worker-rows tr").inner_text()
-    assert page.locator("#facts").inner_text().endswith(str(site.config))
+    assert page.locator("#facts").inner_text().endswith(" · lb.toml")
+    assert page.locator("#facts").get_attribute("title") == str(site.config)
     assert page.title() == "all backends up · lbcore"
     assert page.locator("#favicon").get_attribute("href") == "sign-ok.svg"
     assert page.locator("#event-list li").count() > 0
@@ -207,9 +208,9 @@ def test_changes_are_made_listed_and_taken_back(page: Any, site: Site) -> None:
         page.wait_for_selector("dialog", state="detached")
         row(page, "shop/shop-3").wait_for(state="detached")
 
-        page.wait_for_function("() => document.querySelectorAll('#change-list tr').length === 3")
+        page.wait_for_function("() => document.querySelectorAll('#change-list tr').length === 4")
         listed = page.locator("#change-list").inner_text()
-        for words in ("shop/shop-1", "shop/shop-3", "shop/shop-4", "removed", "added", "7"):
+        for words in ("Pool shop", "shop-1", "shop-3", "shop-4", "removed", "added", "7"):
             assert words in listed
         page.locator("#change-show").click()
         text_becomes(page, "dialog[open] pre", "shop-4")

@@ -9,20 +9,33 @@ import { count } from "./format.js";
 export class Actions {
   constructor(app) {
     this.app = app;
+    this.own = { started: null, version: 0 }; // what our last change made of the plan
+  }
+
+  // The plan version that the person sees, or has made since the stream last told of it.
+  get version() {
+    const { started, plan_version: told } = this.app.model.status;
+    return started === this.own.started ? Math.max(told, this.own.version) : told;
   }
 
   // Asks, then calls with the plan version that the person saw. If somebody else has changed
   // something meanwhile, that is said, and the next attempt goes out with the version of then.
   ask({ run, ...rest }) {
-    let version = this.app.model.status.plan_version;
+    let { version } = this;
     confirm({
       ...rest,
       run: async (form) => {
+        const { started } = this.app.model.status;
         try {
-          return await run((method, where, body) =>
-            this.app.api.call(method, where, { body, version }), form);
+          return await run(async (method, where, body) => {
+            const done = await this.app.api.call(method, where, { body, version });
+            this.own = { started, version: done.plan_version };
+            return done;
+          }, form);
         } catch (error) {
-          if (error.status === 412) version = this.app.model.status.plan_version;
+          if (error.status === 412) {
+            version = (await this.app.api.get("v1/changes")).plan_version;
+          }
           throw error;
         }
       },

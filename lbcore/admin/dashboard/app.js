@@ -83,8 +83,9 @@ class App {
   head() {
     const { status, verdict } = this.model;
     say($("version"), `lbcore ${status.version}`);
-    say($("facts"), [`up ${duration(status.uptime_s)}`, `plan ${status.plan_version}`, status.config]
-      .filter(Boolean).join(" · "));
+    say($("facts"), [`up ${duration(status.uptime_s)}`, `plan ${status.plan_version}`,
+      status.config.replace(/.*\//, "")].join(" · "));
+    put($("facts"), "title", status.config);
     this.sign(verdict.level, verdict.words);
   }
 

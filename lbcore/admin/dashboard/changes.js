@@ -18,6 +18,17 @@ const OPS = {
   force: "forced", workers: "workers", log_level: "log level",
 };
 
+// The changes of each pool under a line of its own; those of no pool come first.
+function grouped(changes) {
+  const pools = new Map([[null, []]]);
+  for (const change of changes) {
+    const pool = change.pool || null;
+    if (!pools.has(pool)) pools.set(pool, []);
+    pools.get(pool).push(change);
+  }
+  return [...pools].flatMap(([of, its]) => (of ? [{ of, number: its.length }, ...its] : its));
+}
+
 export class Changes {
   constructor({ api, actions, app }) {
     Object.assign(this, { api, app });
@@ -47,20 +58,25 @@ export class Changes {
     show($("change-none"), !changes.length);
     show($("change-table"), changes.length > 0);
     show($("change-forget"), changes.length > 0);
-    const keyOf = (change) => JSON.stringify(change);
-    keyed(this.list, changes, keyOf, (change) => this.row(change, changes));
+    keyed(this.list, grouped(changes), (line) => JSON.stringify(line), (line) =>
+      (line.of ? this.head(line) : this.row(line)));
   }
 
-  row(change, all) {
-    const where = [change.pool, change.backend].filter(Boolean).join("/") || "lbcore";
-    const back = change.pool && h("button", { type: "button", class: "small",
-      "aria-label": `${change.pool} back to the file`, text: "Pool back to the file", on: { click: () =>
-        this.actions.forget(change.pool, all.filter((c) => c.pool === change.pool).length) } });
+  // The line above the changes of a pool, with what takes them back.
+  head({ of, number }) {
+    const back = h("button", { type: "button", class: "small", text: "Back to the file",
+      "aria-label": `${of} back to the file`, on: { click: () => this.actions.forget(of, number) } });
+    return { el: h("tr", { class: "of-pool" }, h("td", { colspan: 2 }, `Pool ${of}`), h("td", {}, back)),
+      update() {} };
+  }
+
+  row(change) {
+    const what = `${OPS[change.op] || change.op} at ${clock(change.since)}`;
     const el = h("tr", {},
-      h("td", {}, h("b", { text: where }), h("span", { class: "sub", text: OPS[change.op] || change.op })),
+      h("td", {}, h("b", { text: change.backend || change.pool || "lbcore" }),
+        h("span", { class: "sub", text: what })),
       h("td", { "data-label": "File", text: words(change.file) }),
-      h("td", { "data-label": "Running", text: words(change.running) }),
-      h("td", { "data-label": "Since", text: clock(change.since) }), h("td", {}, back || ""));
+      h("td", { "data-label": "Running", text: words(change.running) }));
     return { el, update() {} };
   }
 

@@ -6,34 +6,38 @@ const HEIGHT = 132;
 const PAD = { top: 8, right: 4, bottom: 18, left: 4 };
 const GAP = 4000; // ms between points across which no line is drawn
 
-// The next round number above: 1, 2 or 5 times a power of ten.
-function roundUp(value) {
+// The next round number above: 1, 2 or 5 times a power of ten; of KiB, MiB and so on if `radix` is
+// 1024.
+function roundUp(value, radix) {
   if (!(value > 0)) return 1;
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].find((step) => step * power >= value * 0.9999) * power;
+  const unit = radix ** Math.max(0, Math.floor(Math.log(value) / Math.log(radix)));
+  const power = 10 ** Math.floor(Math.log10(value / unit));
+  return [1, 2, 5, 10, 10.24].find((step) => step * power * unit >= value * 0.9999) * power * unit;
 }
 
 // `series`: [{key, label, kind}], of which the style sheet knows `kind`; the first of a stacked
 // chart lies at the bottom. `format` makes a value words. `least`: what the scale shows at least.
 export class Chart {
-  constructor({ title, series, stacked = false, format, least = 1, onPoint }) {
-    Object.assign(this, { title, series, stacked, format, least, onPoint });
+  constructor({ title, series, stacked = false, format, least = 1, radix = 10, onPoint }) {
+    Object.assign(this, { title, series, stacked, format, least, radix, onPoint });
     this.width = 320;
     this.grid = svg("g", { class: "grid" });
     this.shapes = series.map(({ kind }) => ({
       area: svg("path", { class: `area ${kind}` }), line: svg("path", { class: `line ${kind}` }),
     }));
     this.cross = svg("line", { class: "cross", y1: PAD.top, y2: HEIGHT - PAD.bottom });
+    this.labels = svg("g", {}); // in front of what they stand on
     this.svg = svg("svg", { class: "plot", role: "img", height: HEIGHT }, this.grid,
-      ...this.shapes.flatMap(({ area, line }) => [area, line]), this.cross);
+      ...this.shapes.flatMap(({ area, line }) => [area, line]), this.cross, this.labels);
     this.ticks = [0.5, 1].map((part) => {
       const line = svg("line", {}), words = svg("text", { class: "tick" });
-      this.grid.append(line, words);
+      this.grid.append(line);
+      this.labels.append(words);
       return { part, line, words };
     });
     this.ends = ["start", "end"].map((anchor) => {
       const words = svg("text", { class: "tick", "text-anchor": anchor, y: HEIGHT - 4 });
-      this.grid.append(words);
+      this.labels.append(words);
       return words;
     });
     this.base = svg("line", { class: "base" });
@@ -71,11 +75,11 @@ export class Chart {
     const x = (time) => PAD.left + (inner * (time - from)) / (until - from);
     const step = Math.max(1, Math.floor(points.length / inner));
     const { sums, most } = this.sums(points);
-    const top = roundUp(Math.max(most, this.least));
+    const top = roundUp(Math.max(most, this.least), this.radix);
     const y = (value) => PAD.top + tall * (1 - value / top);
     put(this.svg, "viewBox", `0 0 ${this.width} ${HEIGHT}`);
     this.shapes.forEach((shape, number) => {
-      const { line, area } = this.trace(times, sums[number], sums[number - 1], step, x, y);
+      const { line, area } = this.trace(times, sums[number], step, x, y);
       put(shape.line, "d", line);
       put(shape.area, "d", area);
     });
@@ -83,29 +87,31 @@ export class Chart {
     this.tell(found, at, x);
   }
 
-  // The heights of each series, on top of those below where they are stacked, and the highest.
+  // The heights of each series, on top of those below where they are stacked (`floor`), and the
+  // highest. Nothing on top of something is not drawn: its line would hide what lies below.
   sums(points) {
     let most = 0;
-    let below = null;
+    let floor = points.map(() => 0);
     const sums = this.series.map(({ key }) => {
+      const below = floor;
       const values = points.map((point, i) => {
-        const value = point[key];
-        if (this.stacked) return (value ?? 0) + (below ? below[i] : 0);
-        return value ?? null;
+        const value = point[key] ?? null;
+        if (!this.stacked) return value;
+        return value > 0 ? value + below[i] : null;
       });
+      if (this.stacked) floor = values.map((value, i) => value ?? below[i]);
       for (const value of values) if (value > most) most = value;
-      below = values;
-      return values;
+      return { values, floor: below };
     });
     return { sums, most };
   }
 
-  trace(times, values, floor, step, x, y) {
+  trace(times, { values, floor }, step, x, y) {
     let line = "", area = "", open = [], before = null;
     const close = () => {
       if (!open.length) return;
       const bottom = [...open].reverse()
-        .map((i) => `L${x(times[i]).toFixed(1)} ${y(this.stacked && floor ? floor[i] : 0).toFixed(1)}`);
+        .map((i) => `L${x(times[i]).toFixed(1)} ${y(floor[i]).toFixed(1)}`);
       const upper = open.map((i) => `${x(times[i]).toFixed(1)} ${y(values[i]).toFixed(1)}`);
       line += "M" + upper.join("L") + (upper.length === 1 ? "h1" : "");
       area += "M" + upper.join("L") + bottom.join("") + "Z";

@@ -26,7 +26,7 @@ const CARDS = [
       t.requests_per_s == null ? "connections" : "requests"}`,
   },
   {
-    title: "Traffic", format: byteRate, least: 1024, series: [
+    title: "Traffic", format: byteRate, least: 1024, radix: 1024, series: [
       { key: "down", label: "to clients", kind: "down" }, { key: "up", label: "from clients", kind: "up" }],
     big: (t) => byteRate(t.bytes_down_per_s), sub: (t) => `${count(t.connections ?? 0, "connection")} open`,
   },
