@@ -22,7 +22,7 @@ IDLE = 30.0                      # seconds for a request's head, and between req
 REFUSAL = 1.0                    # seconds that a refused client has to take the refusal
 SETTINGS: dict[str, Any] = {
     "keepalive_timeout": IDLE, "lingering_time": 2.0, "max_line_size": 8190,
-    "max_field_size": 8190, "max_headers": 64, "access_log": None,
+    "max_field_size": 8190, "access_log": None,
 }
 _BUSY = ControlError(503, f"more than {MAX_CONNECTIONS} connections to the admin address",
                      "close some, or try again in a moment").as_json()

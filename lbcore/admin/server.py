@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -67,19 +68,22 @@ class AdminServer:
     def configure(self, plan: AdminPlan) -> None:
         """Takes over token, host names and switches, also while serving."""
         self._plan = plan
-        # The address stays until a restart, so without a token it must not become open meanwhile.
-        if plan.token or not self._listening or not _beyond_loopback(self._listening):
+        listening = self._listening
+        # The address stays until a restart, whatever a new file says: it must not become open. A
+        # token that nobody knows closes it to all where there never was one.
+        if plan.token or listening is None or not _beyond_loopback(listening):
             self._token = plan.token
-        over_tcp = self._listening is not None and self._listening.family != socket.AF_UNIX
+        elif not self._token:
+            self._token = secrets.token_hex()
+        over_tcp = listening is not None and listening.family != socket.AF_UNIX
         self._guard = Guard(self._token if over_tcp else "", plan.hosts)
 
     async def start(self, listening: socket.socket) -> None:
         """Begins to answer. The server works on a duplicate of ``listening``.
 
-        Raises ValueError for an address beyond loopback without a token.
+        Nobody is answered beyond loopback without a token; no configuration says that, but after an
+        upgrade one may be in force that the socket is not of.
         """
-        if _beyond_loopback(listening) and not self._token:
-            raise ValueError("an admin address beyond loopback needs [admin] token_file")
         self._listening = listening
         self.configure(self._plan)
         self._streams = Streams(self._control)

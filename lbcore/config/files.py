@@ -88,13 +88,17 @@ def users(path: str) -> dict[str, str]:
 
 
 def token(path: str) -> str:
-    """The token in the first line of a file that only its owner has access to. Raises BadValue."""
+    """The token in the first line of a file. Raises BadValue.
+
+    Nobody may have access to it but its owner, and its group for reading, as services have it whose
+    secrets belong to root.
+    """
     make = f"(umask 077; openssl rand -hex 32 > {path})"
     text = read(path, MAX_TOKEN)
     mode = stat.S_IMODE(Path(path).stat().st_mode)
-    if mode & 0o077:
-        raise BadValue(f"{path} can be read or written by other users (mode {mode:04o})",
-                       f"chmod 600 {path}")
+    if mode & 0o037:
+        raise BadValue(f"{path} can be read or changed by other users (mode {mode:04o})",
+                       f"chmod {mode & 0o740:03o} {path}")
     try:
         found = (text.splitlines() or [b""])[0].strip().decode("ascii")
     except UnicodeDecodeError:

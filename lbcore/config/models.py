@@ -178,8 +178,9 @@ class Admin(Table):
     token_file: FilePath | None = key(
         None,
         "File whose first line is the token that every request over TCP must show "
-        "(`Authorization: Bearer TOKEN`). Nobody but its owner may have access to it. Read when "
-        "the configuration is loaded. Absent: who reaches the address controls lbcore.",
+        "(`Authorization: Bearer TOKEN`). Nobody may have access to it but its owner, and its "
+        "group for reading. Read when the configuration is loaded. Absent: who reaches the address "
+        "controls lbcore.",
         "path",
     )
     hosts: list[HostName] = key(

@@ -118,9 +118,18 @@ async def test_unix_socket_asks_for_no_token(control: FakeControl, tmp_path: Any
 
 
 async def test_address_beyond_loopback_does_not_open_without_a_token(control: FakeControl) -> None:
-    with (socket.create_server(("0.0.0.0", 0)) as listening,
-          pytest.raises(ValueError, match="token_file")):
-        await AdminServer(control).start(listening)
+    with socket.create_server(("0.0.0.0", 0)) as listening:
+        server = AdminServer(control)
+        await server.start(listening)
+        try:
+            port = listening.getsockname()[1]
+            async with ClientSession(f"http://127.0.0.1:{port}") as session:
+                for token in ("", "None", "True"):
+                    async with session.post("/v1/stop", headers=shown(token)) as answer:
+                        assert answer.status == 401
+        finally:
+            await server.stop()
+    assert control.asked == []
 
 
 async def test_address_beyond_loopback_keeps_its_token_when_the_file_loses_it(

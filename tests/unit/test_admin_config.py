@@ -76,12 +76,20 @@ def test_file_is_named_from_the_directory_of_the_configuration(
     assert plan(tmp_path, 'listen = "127.0.0.1:9900"\ntoken_file = "token"').api.token == TOKEN
 
 
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o601])
-def test_token_that_others_can_read_is_refused(tmp_path: Path, token: Path, mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o620, 0o601, 0o666])
+def test_token_that_others_can_read_or_change_is_refused(tmp_path: Path, token: Path, mode: int) -> None:
     token.chmod(mode)
     found = problem(tmp_path, 'listen = "127.0.0.1:9900"\ntoken_file = "token"')
     assert found.key == "admin.token_file"
-    assert found.hint == f"chmod 600 {token}"
+    assert found.hint in (f"chmod 600 {token}", f"chmod 640 {token}")
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640, 0o440])
+def test_token_that_only_owner_and_group_can_read_is_taken(
+    tmp_path: Path, token: Path, mode: int,
+) -> None:
+    token.chmod(mode)
+    assert plan(tmp_path, 'listen = "127.0.0.1:9900"\ntoken_file = "token"').api.token == TOKEN
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"  \n", b"two words\n", b"\xff\xfe\n",
