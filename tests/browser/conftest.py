@@ -31,7 +31,7 @@ def site() -> Iterator[Site]:
         made.start()
         for port, path, each in ((made.port, "/echo", 2), (made.port, "/echo/api", 1),
                                  (made.direct_port, "/echo", 1)):
-            stack.enter_context(HttpLoad(("127.0.0.1", port), path=path, each=each, pause=0.05))
+            stack.enter_context(HttpLoad(("127.0.0.1", port), path=path, each=each, pause=0.1))
         yield made
         print(made.tail())
 

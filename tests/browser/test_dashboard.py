@@ -89,6 +89,22 @@ def test_killed_backend_turns_red_within_two_seconds(page: Any, site: Site) -> N
     page.wait_for_function("() => document.title.startsWith('all backends up')")
 
 
+def test_a_tab_in_the_background_tells_by_its_title_and_icon(page: Any, site: Site) -> None:
+    # A browser draws no frames of a tab that nobody sees.
+    page.evaluate("""() => {
+      Object.defineProperty(document, 'hidden', { get: () => true });
+      window.requestAnimationFrame = () => 1;
+    }""")
+    try:
+        for backend in ("api-1", "api-2"):
+            site.ask("POST", f"backends/api/{backend}/force", {"state": "down"})
+        page.wait_for_function("() => document.title === '✖ api takes no traffic · lbcore'",
+                               polling=100)
+        assert page.locator("#favicon").get_attribute("href") == "sign-down.svg"
+    finally:
+        site.as_in_the_file()
+
+
 def test_events_are_filtered_by_level_and_words(page: Any, site: Site) -> None:
     site.ask("PUT", "log", {"level": "debug"})
     site.ask("PUT", "log", {"level": None})

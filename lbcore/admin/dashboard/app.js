@@ -65,7 +65,8 @@ class App {
       this.told = data;
       this.model = digest(data);
       this.history.add(Date.now(), this.model.total, this.model.backends);
-      // Once for each frame, and not at all while nobody can see it.
+      // Once for each frame, and not at all while nobody can see it; but a tab's title can be seen.
+      if (document.hidden) this.head();
       this.frame ??= requestAnimationFrame(() => this.draw());
     }
   }

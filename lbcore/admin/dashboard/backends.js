@@ -85,6 +85,8 @@ export class Backends {
     if (!model) return;
     this.model = model;
     this.pools(model);
+    // lbcore itself decides on the backends of an application that it runs.
+    put($("backend-add"), "disabled", model.pools.every((pool) => pool.app) || null);
     const found = model.backends.filter((backend) => this.wanted(backend));
     if (this.sort.of) {
       const held = !now && this.table.matches(":hover, :focus-within") && this.places;

@@ -83,8 +83,10 @@ export class Changes {
   async toml() {
     const code = h("pre", { tabindex: 0, text: "…", "aria-label": "The running configuration as TOML" });
     const copy = h("button", { type: "button", class: "primary", text: "Copy", on: { click: async () => {
-      await navigator.clipboard.writeText(code.textContent);
-      say(copy, "Copied");
+      getSelection().selectAllChildren(code);
+      // Browsers have a clipboard only for localhost and HTTPS: elsewhere a person presses the keys.
+      await navigator.clipboard?.writeText(code.textContent);
+      say(copy, navigator.clipboard ? "Copied" : "Selected");
     } } });
     open({ title: "What runs, as a file", wide: true, children: [
       h("p", { text: "Written to the file, it makes these changes permanent. The same as “lbcore show --running”." }),

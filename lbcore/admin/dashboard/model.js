@@ -26,7 +26,8 @@ function digestPool(pool, live) {
   });
   const troubled = counts.down + counts.ejected;
   let health = troubled ? "warn" : "ok";
-  if (!counts.up) health = "down";
+  // In panic, traffic goes to all rather than to nobody.
+  if (!counts.up) health = pool.state.includes("panic") ? "warn" : "down";
   return { ...pool, backends, counts, health, troubled, live: figures, rate: flow(figures) };
 }
 

@@ -129,7 +129,8 @@ export class Topology {
           show(part, Boolean(pool.counts[kind]));
         }
         const late = pool.live.p99_ms == null ? "" : `p99 ${millis(pool.live.p99_ms)}`;
-        say(sub, [`${pool.counts.up} of ${pool.backends.length} up`,
+        const special = { normal: "", none: "" }[pool.state] ?? pool.state; // panic, backup
+        say(sub, [special, `${pool.counts.up} of ${pool.backends.length} up`,
           pool.waiting ? `${number(pool.waiting)} waiting` : late].filter(Boolean).join(" · "));
         say(how, pool.balance.split(" ")[0].replace("_", " "));
         if (cells) cells(pool);
@@ -250,6 +251,7 @@ export class Topology {
     const shape = `${[...wanted].join()} ${this.root.offsetHeight}`;
     if (shape !== this.shape) {
       this.shape = shape;
+      for (const [id, el] of this.nodes) if (!el.isConnected) this.nodes.delete(id);
       this.place();
     }
   }
