@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r'^```toml(?: title="lb[^"]*")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
-SOURCES = {"wsgi", "asgi", "demo", "backends"}
+SOURCES = {"wsgi", "asgi", "demo", "backends", "discover"}
 NEWLINE = "\n"
 PASSWORD = "$6$TvPWwb2YOZXmhbWy$" + "a" * 86
 
