@@ -32,6 +32,7 @@ class Given:
     name: str
     sock: socket.socket
     address: Address
+    blocking: bool = False       # as it came: whoever passes it next time makes it so again
 
     @property
     def alone(self) -> bool:
@@ -115,8 +116,9 @@ def _given(fd: int, name: str) -> Given:
     except BaseException:
         sock.detach()        # whoever passed it may have meant it for somebody else
         raise
-    sock.setblocking(False)
-    return Given(name, sock, address)
+    blocking = os.get_blocking(fd)
+    os.set_blocking(fd, False)
+    return Given(name, sock, address, blocking)
 
 
 def _address(sock: socket.socket) -> Address:

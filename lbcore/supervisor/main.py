@@ -96,6 +96,9 @@ def _tell_of(passed: Activation, plan: Plan, log: Log) -> None:
     if passed.given:
         log.info("activation", message="listening sockets were passed to lbcore",
                  sockets=", ".join(str(one) for one in passed.given))
+    if any(one.blocking for one in passed.given) and "INVOCATION_ID" in os.environ:
+        log.warning("activation.blocking", message="the unit lacks NonBlocking=yes: systemd will "
+                    "make these sockets blocking below workers that outlive their supervisor")
     for why in passed.refused:
         log.warning("activation.refused", message=why)
     for one in passed.unused(plan):
