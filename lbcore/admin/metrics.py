@@ -25,10 +25,9 @@ from prometheus_client.registry import Collector
 
 from lbcore.admin import families
 from lbcore.admin.contract import Control
-from lbcore.admin.exposition import Family, labels
+from lbcore.admin.exposition import Family, Writer, labels
 from lbcore.admin.figures import InstanceFigures
 
-PIECE = 500                  # rows that are put together at once
 SLICE = 0.002                # seconds of writing between two turns of the event loop
 # So many rows of a kind are written; lbcore_metrics_left_out_rows says how many are not.
 MOST_ROWS = {"listener": 1000, "route": 2000, "pool": 1000, "backend": 5000}
@@ -100,27 +99,19 @@ async def _write_rows(
     of_kind: Sequence[Family], rows: Iterator[Any], most: int | None, openmetrics: bool
 ) -> list[bytes]:
     """The families of one kind of row, each with its header, in pieces."""
-    written: list[list[str]] = [[] for _ in of_kind]
-    names = of_kind[0].labels
-    pairs = list(zip(written, of_kind, strict=True))
+    writer, names = Writer(of_kind), of_kind[0].labels
     due = time.perf_counter() + SLICE
     for count, row in enumerate(rows):
         if count == most:
             break
-        text = labels(zip(names, row.labels, strict=True))
-        for lines, family in pairs:
-            lines.append(family.write(text, row))
+        writer.add(labels(zip(names, row.labels, strict=True)), row)
         if time.perf_counter() > due:
             await asyncio.sleep(0)
             due = time.perf_counter() + SLICE
     pieces: list[bytes] = []
-    for lines, family in pairs:
-        if any(lines):
-            pieces.append(family.header(openmetrics).encode())
-            for at in range(0, len(lines), PIECE):
-                pieces.append("".join(lines[at : at + PIECE]).encode())
-                await asyncio.sleep(0)
-        lines.clear()
+    for piece in writer.pieces(openmetrics):
+        pieces.append(piece)
+        await asyncio.sleep(0)
     return pieces
 
 

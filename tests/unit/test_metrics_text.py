@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lbcore.admin import families
-from lbcore.admin.exposition import Family, labels
+from lbcore.admin.exposition import Family, Writer, labels
 from lbcore.admin.figures import BOUNDS_US, Times
 from lbcore.admin.metrics import MOST_ROWS, Metrics
 from tests.support.metrics import (
@@ -136,7 +136,8 @@ async def test_histograms_are_cumulative_as_given() -> None:
 def test_label_values_survive_whatever_they_contain(pool: str, name: str) -> None:
     async def check(accept: str) -> None:
         scrape = await written(Rows([backend(pool, name)]), accept)
-        wanted = {"pool": pool.replace("\0", "\ufffd"), "backend": name.replace("\0", "\ufffd")}
+        unsaid = str.maketrans("\0\1", "\ufffd\ufffd")
+        wanted = {"pool": pool.translate(unsaid), "backend": name.translate(unsaid)}
         assert scrape.value("lbcore_backend_weight", **wanted) == 2
 
     pool, name = (text.encode("utf-8", "replace").decode() for text in (pool, name))
@@ -145,8 +146,22 @@ def test_label_values_survive_whatever_they_contain(pool: str, name: str) -> Non
 
 
 def test_percent_signs_and_braces_are_nothing_special() -> None:
-    family = Family("lbcore_x", "gauge", "help", ("a",), lambda row: (row,))
-    assert family.write(labels([("a", '%s {b}"')]), 5) == 'lbcore_x{a="%s {b}\\""} 5\n'
+    writer = Writer([Family("lbcore_x", "gauge", "100 %", ("a",), lambda row: (row,))])
+    writer.add(labels([("a", '%s {b}"')]), 5)
+    assert list(writer.pieces(False)) == [
+        b"# HELP lbcore_x 100 %\n# TYPE lbcore_x gauge\n", b'lbcore_x{a="%s {b}\\""} 5\n']
+
+
+def test_rows_that_lack_different_families_go_where_they_belong() -> None:
+    every = Family("lbcore_x", "gauge", "x", ("a",), lambda row: (row,))
+    some = Family("lbcore_y", "gauge", "y", ("a",), lambda row: (row,) if row > 1 else None)
+    none = Family("lbcore_z", "gauge", "z", ("a",), lambda row: None)
+    writer = Writer([none, some, every])
+    for row in (1, 2, 3):
+        writer.add(labels([("a", str(row))]), row)
+    assert b"".join(writer.pieces(True)).decode().splitlines()[2::] == [
+        'lbcore_y{a="2"} 2', 'lbcore_y{a="3"} 3', "# HELP lbcore_x x", "# TYPE lbcore_x gauge",
+        'lbcore_x{a="1"} 1', 'lbcore_x{a="2"} 2', 'lbcore_x{a="3"} 3']
 
 
 # ---- many of them ------------------------------------------------------------------------------
