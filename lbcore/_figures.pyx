@@ -83,6 +83,10 @@ cdef class Figures:
     def __len__(self):
         return self.rows
 
+    def __sizeof__(self):
+        return object.__sizeof__(self) + self.rows * (
+            self.width * sizeof(uint64_t) + self.histograms * HISTOGRAM_BUCKETS * sizeof(uint32_t))
+
     cdef uint64_t *numbers_of(self, index) except NULL:
         if not 0 <= index < self.rows:
             raise IndexError(f"there are {self.rows} rows")

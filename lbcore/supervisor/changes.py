@@ -56,7 +56,7 @@ class Change:
 
     def __str__(self) -> str:
         place = f"{self.pool}/{self.backend} " if self.pool else ""
-        value = "" if self.op in DEFINING else f" {self.running}"
+        value = "" if self.op in (*DEFINING, "drain") else f" {self.running}"
         return f"{place}{self.op}{value}"
 
 

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lbcore import _figures
 from lbcore._figures import Figures, Histogram
 from lbcore._scoreboard import STATUS_NAMES
 from lbcore.config.plan import Plan
+from lbcore.supervisor.aside import aside
 from lbcore.supervisor.rollout import Rollout
 from lbcore.supervisor.rows import Key
 from lbcore.supervisor.status import iso
@@ -32,6 +34,7 @@ FIRST = 0.5                  # seconds that the first question waits for somethi
 FRESH = 0.2                  # a reading so young need not be taken again
 KEPT = ((12.0, 1), (32.0, 5), (62.0, 10))    # up to this age, every so manieth reading stays
 LONGEST = 60
+MANY = 2000                  # backends whose comparison takes too long for one turn of the loop
 CLASSES = tuple(name for name in STATUS_NAMES if name != "none")
 
 
@@ -105,8 +108,10 @@ class Sampler:
             return self._answers[window]
         older = min((one for _, one in self._readings),
                     key=lambda one: abs(newest.at - window - one.at))
-        answer = figures_between(newest, older if older.at < newest.at else None)
-        self._answers[window] = answer
+        work = partial(figures_between, newest, older if older.at < newest.at else None)
+        answer = await aside("live", work) if len(newest.backends) > MANY else work()
+        if newest is self._newest:
+            self._answers[window] = answer
         return answer
 
     def stop(self) -> None:
