@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from lbcore.admin.client import AdminClient
 
 Json = dict[str, Any]
-LISTENING = 2.0              # seconds that a command waits for the events to be heard
-AGAIN = 0.2                  # between attempts to hear an instance that is being replaced
+AGAIN = 0.2                  # seconds between attempts to hear an instance that is being replaced
 
 
 class Steps:
@@ -62,34 +61,51 @@ def under_way(state: State, client: AdminClient, title: str) -> Iterator[Steps]:
 
 @contextmanager
 def _told(client: AdminClient, steps: Steps) -> Iterator[Steps]:
-    """Listens in a thread until the block ends."""
+    """Tells in a thread what happens, and before the block is left what has not been told yet."""
     from lbcore.admin.client import ClientError  # noqa: PLC0415
 
-    heard, over = threading.Event(), threading.Event()
+    try:
+        heard = _Heard(steps, client.events(limit=1)["last"])
+    except ClientError:      # the command finds out itself what is wrong
+        yield steps
+        return
+    over = threading.Event()
 
     def listen() -> None:
-        last = None
         while not over.is_set():
             with suppress(ClientError):
-                for kind, data in client.follow(interval=0.5, live=False, after=last):
-                    heard.set()
+                for kind, data in client.follow(interval=60, live=False, after=heard.last):
                     if over.is_set():
                         return
                     if kind == "event":
-                        last = data["seq"]
-                        steps.event(data)
-            if not heard.is_set():       # an instance that tells no events
-                heard.set()
-                return
-            over.wait(AGAIN)
+                        heard.tell([data])
+            over.wait(AGAIN)     # it is being replaced, or at its end
 
     # Not joined: it waits for the next message, and the command does not.
     threading.Thread(target=listen, daemon=True).start()
-    heard.wait(LISTENING)
     try:
         yield steps
     finally:
         over.set()
+        with suppress(ClientError):
+            heard.tell(client.events(after=heard.last)["events"])
+
+
+class _Heard:
+    """Tells each event once, whoever has heard of it first."""
+
+    def __init__(self, steps: Steps, last: int) -> None:
+        self.last = last
+        self._steps = steps
+        self._turn = threading.Lock()
+
+    def tell(self, events: Sequence[Json]) -> None:
+        """Tells those that are new."""
+        with self._turn:
+            for event in events:
+                if event["seq"] > self.last:
+                    self.last = event["seq"]
+                    self._steps.event(event)
 
 
 def sentence(event: Json) -> str:

@@ -20,6 +20,7 @@ import pytest
 
 from lbcore.cli import INTERRUPTED, execute
 from tests.support.instance import PATIENCE, ROOT, Instance, free_port, instance, until
+from tests.support.terminal import on_terminal
 
 Json = dict[str, Any]
 CODES = """\
@@ -275,6 +276,42 @@ def test_a_file_with_problems_is_refused_with_2(fresh: Instance) -> None:
         fresh.write()
     assert (reloading.returncode, out) == (2, "")
     assert 'did you mean "workers"?' in err
+
+
+# -- on a terminal
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+LBCORE = [sys.executable, "-m", "lbcore"]
+
+
+def test_on_a_terminal_tables_have_colours_and_fit(fresh: Instance) -> None:
+    code, text = on_terminal([*LBCORE, "status", "-c", str(fresh.config)])
+    assert code == 0
+    assert "\x1b[32mup" in text
+    lines = ESCAPES.sub("", text).splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert any("one" in line.split() and "up" in line.split() for line in lines)
+
+
+def test_on_a_terminal_without_colours_the_words_stay(fresh: Instance) -> None:
+    _, text = on_terminal([*LBCORE, "status", "-c", str(fresh.config)],
+                          environment={"NO_COLOR": "1"})
+    assert "\x1b[3" not in text
+    assert "serving" in text
+
+
+def test_steps_are_one_line_that_changes_on_a_terminal(fresh: Instance) -> None:
+    code, text = on_terminal([*LBCORE, "reload", "-c", str(fresh.config)])
+    assert code == 0
+    assert "\x1b[2K" in text             # the line is cleared for what comes next
+    assert re.search(r"reloaded: plan \d+ is in force", ESCAPES.sub("", text))
+
+
+def test_a_watched_status_gives_the_screen_back_at_ctrl_c(fresh: Instance) -> None:
+    code, text = on_terminal([*LBCORE, "status", "--watch", "-c", str(fresh.config)], "serving",
+                             b"\x03")
+    assert code == INTERRUPTED
+    assert text.index("\x1b[?1049h") < text.index("\x1b[?1049l")
 
 
 # -- completion

@@ -18,13 +18,12 @@ from textual.widgets import Footer, Input, Static, Tab, Tabs
 
 from lbcore.admin.calls import AdminError, ClientError
 from lbcore.cli.instance import refusal
-from lbcore.cli.painted import STYLES
 from lbcore.cli.tables import Said, milliseconds, pieces, rate
 from lbcore.cli.top import panes
 from lbcore.cli.top.dialogs import Ask, Choose, Enter, Page, weight_problem
 from lbcore.cli.top.feed import KNOWN, Events, Feed, Lost, News, State
 from lbcore.cli.top.grid import Grid
-from lbcore.cli.top.look import STYLE, Chart
+from lbcore.cli.top.look import ERRORS, LATENCY, OPEN, RATE, STYLE, THEME, TONES, Chart
 from lbcore.cli.top.panes import PANES, Order, Picture
 
 if TYPE_CHECKING:
@@ -81,6 +80,7 @@ class Top(App[None]):
 
     def __init__(self, client: AdminClient, interval: float = 1.0) -> None:
         super().__init__()
+        self.theme = THEME
         self.picture: Picture | None = None
         self.lost = ""                   # why there is no news
         self.held = False
@@ -92,8 +92,8 @@ class Top(App[None]):
         self._words: list[str] = []
         self._feed = Feed(client, interval, self._take_from_feed)
         self._head = Static(id="headline")
-        self._charts = [Chart("requests/s", "cyan"), Chart("p99", "magenta"),
-                        Chart("errors/s", "red"), Chart("connections", "green")]
+        self._charts = [Chart("requests/s", RATE), Chart("p99", LATENCY),
+                        Chart("errors/s", ERRORS), Chart("connections", OPEN)]
         self._tabs = Tabs(*(Tab(f"{number + 1} {pane.title}", id=pane.id)
                             for number, pane in enumerate(PANES)))
         self._filter = Input(placeholder="words that a row has to have", id="filter")
@@ -175,7 +175,7 @@ class Top(App[None]):
             line = panes.headline(self.picture)
             if self.held:
                 line.append(Said("  held: space goes on", "doubtful"))
-        text = Text.assemble(*[(said.text, STYLES[said.tone]) for said in pieces(line)])
+        text = Text.assemble(*[(said.text, TONES[said.tone]) for said in pieces(line)])
         text.no_wrap, text.overflow = True, "ellipsis"
         self._head.update(text)
 

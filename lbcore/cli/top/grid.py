@@ -18,7 +18,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from lbcore.cli.painted import STYLES
+from lbcore.cli.top.look import TONES
 from lbcore.cli.top.panes import GAP, Order, Pane, Row, shown
 
 ARROWS = {True: "▼", False: "▲"}
@@ -32,8 +32,8 @@ class Grid(ScrollView, can_focus=True):
     DEFAULT_CSS = """
     Grid { overflow-x: hidden; }
     Grid > .grid--head { text-style: bold; background: $panel; color: $text; }
-    Grid > .grid--cursor { background: $accent 40%; text-style: bold; }
-    Grid:focus > .grid--cursor { background: $accent; color: $text; text-style: bold; }
+    Grid > .grid--cursor { background: $primary 20%; text-style: bold; }
+    Grid:focus > .grid--cursor { background: $primary 35%; color: $text; text-style: bold; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("up,k", "move(-1)"), ("down,j", "move(1)"), ("pageup", "page(-1)"),
@@ -152,11 +152,10 @@ class Grid(ScrollView, can_focus=True):
             return Strip.blank(width, self.rich_style)
         row = self.rows[place]
         at_cursor = place == self._at
-        style = (self.get_component_rich_style("grid--cursor") if at_cursor else self.rich_style)
+        style = self.get_component_rich_style("grid--cursor") if at_cursor else self.rich_style
         cells = [row.cells[index].said for index, _ in self.columns]
-        # On the cursor's own colour the others could not be read.
-        return self._strip([(said.text, Style() if at_cursor else Style.parse(STYLES[said.tone]))
-                            for said in cells], style, width)
+        return self._strip([(said.text, Style.parse(TONES[said.tone])) for said in cells],
+                           style, width)
 
     def _heading(self, index: int) -> str:
         name = self.pane.headings[index].name

@@ -7,6 +7,8 @@ from collections import deque
 from rich.text import Text
 from textual.widgets import Static
 
+from lbcore.cli.tables import Tone
+
 STYLE = """
 Screen { layers: base; }
 #headline { height: 1; padding: 0 1; background: $panel; color: $text; }
@@ -33,6 +35,13 @@ Button { height: 1; min-width: 12; border: none; }
 Button:focus { text-style: bold reverse; }
 .bad { color: $text-error; }
 """
+THEME = "tokyo-night"
+# The theme's own colours. Textual paints the background, so the terminal's palette is no guide.
+TONES: dict[Tone, str] = {
+    "": "", "good": "#9ece6a", "doubtful": "#e0af68", "bad": "bold #f7768e", "quiet": "#787c99",
+    "strong": "bold",
+}
+RATE, LATENCY, ERRORS, OPEN = "#7aa2f7", "#bb9af7", "#f7768e", "#73daca"
 BLOCKS = " ▁▂▃▄▅▆▇█"
 KEPT = 240                   # values of the past
 
@@ -62,7 +71,7 @@ class Chart(Static):
     def render(self) -> Text:
         """Name and figure in a line, two lines of bars below it."""
         width = max(8, self.size.width)
-        head = Text.assemble((self._what, "dim"), " ", (self._said, "bold"))
+        head = Text.assemble((self._what, TONES["quiet"]), " ", (self._said, "bold"))
         head.truncate(width, overflow="ellipsis")
         upper, lower = bars(list(self._past)[-width:], width)
         return Text("\n").join([head, Text(upper, self._style), Text(lower, self._style)])
