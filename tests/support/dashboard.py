@@ -88,10 +88,13 @@ class Watched:
         self.page = page
         self.foreign: list[str] = []
         self.errors: list[str] = []
-        page.on("request", lambda request: request.url.startswith(own)
-                or self.foreign.append(request.url))
+        page.on("request", lambda request: self._asked(request.url, own))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", self._said)
+
+    def _asked(self, url: str, own: str) -> None:
+        if not url.startswith(own):
+            self.foreign.append(url)
 
     def _said(self, message: Any) -> None:
         if message.type in ("error", "warning"):

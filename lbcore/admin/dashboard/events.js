@@ -2,6 +2,7 @@
 
 import { $, h, icon, put, say, show } from "./dom.js";
 import { clock } from "./format.js";
+import { stateOf } from "./model.js";
 
 const KEPT = 500;
 const SHOWN = 200;
@@ -86,7 +87,8 @@ export class EventLog {
 export function sentence({ event, message, fields: f = {} }) {
   if (message || !f.new) return message || "";
   const who = event === "backend.state" ? `${f.pool}/${f.backend}` : f.pool || event;
-  return `${who} is ${f.new}, was ${f.old}${f.reason ? `: ${f.reason}` : ""}`;
+  const [now, before] = [f.new, f.old].map((state) => stateOf({ state }).word);
+  return `${who} is ${now}, was ${before}${f.reason ? `: ${f.reason}` : ""}`;
 }
 
 function fields(event) {
