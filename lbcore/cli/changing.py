@@ -90,8 +90,8 @@ def add(
 ) -> None:
     """Add the backend at ADDRESS to a pool, until lbcore is stopped.
 
-    It gets traffic once its first check has passed. `lbcore show --running` prints a
-    configuration that has it too.
+    It gets traffic at once; its first check, if it has any, decides whether it goes on.
+    `lbcore show --running` prints a configuration that has it too.
     """
     table: Json = {"address": address}
     asked = {"name": name, "weight": weight, "max_connections": max_connections,

@@ -56,6 +56,7 @@ class AppRollout:
             raise
         for failure in failures:
             log.warning("app.old_needed", pool=",".join(change.new), reason=failure)
+        self._supervisor.control.changed()
         self.apps.commit(change, max(hold, REPLACED_SOON if failures else 0.0))
         self._watcher.apply(self.apps.watched())
         return failures
