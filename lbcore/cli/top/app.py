@@ -359,8 +359,9 @@ class Top(App[None]):
         if not pool:
             return
         address = await self.push_screen_wait(Enter(
-            f"Add a backend to {pool}", "Its address, such as 10.0.0.7:8000. It gets traffic at once; "
-            "its first check decides whether it goes on.", "", lambda value: "" if value else "an address"))
+            f"Add a backend to {pool}", "Its address, such as 10.0.0.7:8000. It gets traffic at "
+            "once; its first check decides whether it goes on.", "",
+            lambda value: "" if value else "an address"))
         if address:
             said = await self._do(partial(self._client.add, pool, {"address": address}))
             if said:
