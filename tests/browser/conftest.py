@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +40,8 @@ def site() -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """The browser."""
+    if os.environ.get("LBCORE_SANITIZE") == "1":
+        pytest.skip("a browser does not run with the sanitizers' libraries before its own")
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed (scripts/system-packages test)")
     api = pytest.importorskip("playwright.sync_api")
