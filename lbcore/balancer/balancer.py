@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -65,19 +65,22 @@ class _Core:
         try:
             timeout = self.options.timeout
             self.running.wait_until_up(self.prepared.admin, timeout)
-            # It is asked nothing before every worker serves: then it answers.
-            Client(self.admin, token=self.token, timeout=timeout).healthy()
-            if self.running.ended():
-                raise self.running.error("lbcore did not start")
+            # Whoever asks is answered once every worker serves.
+            Client(self.admin, token=self.token, timeout=timeout).status()
+        except NotRunning as error:
+            problem = self.running.error(f"lbcore did not start: {error}")
+            self.end(now=True)
+            raise problem from error
         except BaseException:
             self.end(now=True)
             raise
 
     def end(self, now: bool) -> None:
         """Ends it; nothing of it is left when this returns."""
+        if now and (running := self.running) is not None:
+            running.ask_to_end(now=True)     # somebody else may be waiting for its connections
         with self._lock:
-            running, self.running = self.running, None
-            if running is None:
+            if (running := self.running) is None:
                 return
             try:
                 drain = self.the_plan.plan.drain_timeout_ms / 1000
@@ -86,6 +89,7 @@ class _Core:
                     running.wait(drain + DRAIN_GRACE)
             finally:
                 running.close()
+                self.running = None
                 self.held.release()
 
     @property
@@ -98,7 +102,8 @@ class _Core:
     @property
     def admin(self) -> str:
         """Its admin address, as clients take it."""
-        return str(self.the_plan.admin)
+        admin = self.the_plan.admin
+        return str(replace(admin, host=REACHABLE.get(admin.host, admin.host)))
 
     @property
     def token(self) -> str | None:

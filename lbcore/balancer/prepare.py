@@ -46,9 +46,13 @@ def prepare(
     ``running``: what runs already, whose ports stay. Raises ConfigError with every problem.
     """
     tables, source, home = _tables(config)
+    pools = tables.get("pool", {})
     for pool, found in backends.items():
-        if isinstance(pools := tables.get("pool"), dict) and isinstance(pools.get(pool), dict):
-            pools[pool]["backends"] = [dict(one) for one in found]
+        if not isinstance(pools, dict) or not isinstance(pools.get(pool), dict):
+            raise ConfigError([source.problem(
+                ("pool", pool), "discover names backends for it, and there is no such pool",
+                f"[pool.{pool}] in the configuration")])
+        pools[pool]["backends"] = [dict(one) for one in found]
     _choose_ports(tables, source, held, running)
     _absolute(tables, home)
     _talk_to_us(tables, directory)
@@ -63,7 +67,10 @@ def _tables(config: Configuration) -> tuple[Tables, Source, Path]:
     """Tables that may be changed, where they stand, and where relative paths in them start."""
     here = Path.cwd()
     if isinstance(config, Config):
-        return effective(config), Source(NAME, Positions("")), here
+        tables = effective(config)
+        if config.admin.listen is None:          # which is where lbcore listens by itself
+            del tables["admin"]["listen"]
+        return tables, Source(NAME, Positions("")), here
     if isinstance(config, Mapping):
         return _copied(config), Source(NAME, Positions("")), here
     if isinstance(config, str) and ("\n" in config or "=" in config):
@@ -122,12 +129,6 @@ def _absolute(tables: Tables, home: Path) -> None:
                     pool[key] = pool[key] and _from(home, pool[key])
             if isinstance(pool.get("watch_paths"), list):
                 pool["watch_paths"] = [_from(home, path) for path in pool["watch_paths"]]
-        discover = pool.get("discover")
-        if isinstance(discover, dict):
-            if "file" in discover:
-                discover["file"] = _from(home, discover["file"])
-            if "python" in discover:
-                discover["directory"] = _from(home, discover.get("directory", ""))
 
 
 def _from(home: Path, path: Any) -> Any:

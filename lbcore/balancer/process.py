@@ -45,11 +45,12 @@ class Running:
         """Starts it; it owns the directory from here on. Raises OSError."""
         self.directory = directory
         self._last: deque[str] = deque(maxlen=KEPT_LINES)
+        self._asking = threading.Lock()      # nobody writes to a descriptor that is closed
         reading, self._pipe = os.pipe2(os.O_CLOEXEC)
         try:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(KEEPER), str(reading), str(directory),
-                 sys.executable, "-P", "-m", "lbcore", "-c", str(config)],
+                [sys.executable, "-I", "-S", str(KEEPER), str(os.getpid()), str(reading),
+                 str(directory), sys.executable, "-P", "-m", "lbcore", "-c", str(config)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 pass_fds=[reading], start_new_session=True, env=_environment())
         except BaseException:
@@ -93,8 +94,9 @@ class Running:
 
     def ask_to_end(self, now: bool) -> None:
         """After its connections, or at once."""
-        with suppress(BrokenPipeError):
-            os.write(self._pipe, b"N" if now else b"D")
+        with self._asking, suppress(BrokenPipeError):
+            if self._pipe >= 0:
+                os.write(self._pipe, b"N" if now else b"D")
 
     def wait(self, timeout: float | None) -> bool:
         """Waits for its end; whether that came."""
@@ -105,7 +107,10 @@ class Running:
 
     def close(self) -> None:
         """Ends it at once unless it has ended; returns when nothing is left."""
-        os.close(self._pipe)
+        with self._asking:
+            if self._pipe >= 0:
+                os.close(self._pipe)
+            self._pipe = -1
         self._keeper.wait()
         for listener in self._listeners:
             listener.join()

@@ -13,11 +13,11 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lbcore.admin import ControlError
 from lbcore.config import ConfigError
@@ -69,7 +69,9 @@ class Discovery:
         NoBackends with what each of them said.
         """
         bare = [pool.name for pool in found.plan.pools
-                if pool.discover and not pool.backends and pool.name not in overlay.found]
+                if pool.discover and not pool.backends and (
+                    pool.name not in overlay.found
+                    or _refusal(found, pool.name, overlay.found[pool.name].backends))]
         wanted = {pool.name: pool.discover for pool in found.plan.pools if pool.discover}
         first: dict[str, Found] = {}
         errors: dict[str, str] = {}
@@ -105,10 +107,12 @@ class Discovery:
         return first
 
     async def apply(self, found: Read) -> None:
-        """Asks the sources of this file, and no others."""
+        """Asks the sources of this file, and no others; callables in new processes, because
+        their code may be another by now."""
         self._found = found
         wanted = {pool.name: pool.discover for pool in found.plan.pools if pool.discover}
-        gone = [pool for pool, (plan, _) in self._sources.items() if wanted.get(pool) != plan]
+        gone = [pool for pool, (plan, _) in self._sources.items()
+                if wanted.get(pool) != plan or plan.python]
         await self._end(gone)
         for pool, plan in wanted.items():
             if pool not in self._sources:
@@ -118,6 +122,10 @@ class Discovery:
         """Asks again after :meth:`stop`."""
         if self._found is not None:
             await self.apply(self._found)
+
+    def failures(self) -> dict[str, str]:
+        """What is wrong just now with the source of each pool that has one; "": nothing."""
+        return {pool: source.error for pool, (_, source) in self._sources.items()}
 
     async def stop(self) -> None:
         """Asks nobody any more, and leaves no process."""
@@ -162,7 +170,7 @@ def kind_of(plan: DiscoverPlan) -> str:
     return WATCHED_FILE if plan.file else CALLABLE
 
 
-def _refusal(found: Read, pool: str, backends: list[Table]) -> str:
+def _refusal(found: Read, pool: str, backends: Sequence[Mapping[str, Any]]) -> str:
     """Why a file with these backends would be refused; "" if it would not."""
     try:
         compiled(found, Overlay(found={pool: Found(CALLABLE, tuple(backends))}))

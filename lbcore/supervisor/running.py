@@ -255,6 +255,8 @@ class Running:
     def _refuse(self, expect: int | None) -> None:
         if self._supervisor.stopping:
             raise ControlError(409, ENDING)
+        if self._supervisor.rollout.plan is None:
+            raise ControlError(409, "lbcore is starting", "try again when it serves")
         version = self._supervisor.rollout.version
         if expect is not None and expect != version:
             raise ControlError(412, f"plan version {version} is in force, not {expect}",
@@ -312,7 +314,7 @@ class Running:
 
     def _with_first(self, first: Mapping[str, Found]) -> Overlay:
         """What was changed, with what sources have said for a file that is not in force yet."""
-        return replace(self.overlay, found={**first, **self.overlay.found})
+        return replace(self.overlay, found={**self.overlay.found, **first})
 
     async def _reloaded(
         self, found: Read, change: AppChange, first: Mapping[str, Found]

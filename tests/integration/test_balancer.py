@@ -196,6 +196,7 @@ def test_it_takes_a_configuration_in_every_form(
         with urllib.request.urlopen(lb.url("web"), timeout=PATIENCE) as answer:
             assert answer.read() == b"mine"
         assert lb.client.status().pools[0].name == "web"
+        assert directory_of(lb).name.startswith("lbcore-")     # not where others would meet it
 
 
 def test_every_problem_of_a_configuration_is_raised_and_nothing_started(mark: str) -> None:
@@ -206,6 +207,12 @@ def test_every_problem_of_a_configuration_is_raised_and_nothing_started(mark: st
     found = {problem.key for problem in raised.value.problems}
     assert found == {"pool.web.backends[0]", "pool.web.backends[1].wieght", "listener[0].pool"}
     assert not living(mark)
+
+
+def test_callables_for_a_pool_that_is_not_there_are_a_problem(mark: str) -> None:
+    with pytest.raises(lbcore.ConfigError, match="no such pool"), lbcore.Balancer(
+            configuration(), discover={"wbe": lambda: ["127.0.0.1:1"]}):
+        pass
 
 
 def test_a_port_in_use_is_said_before_anything_starts(mark: str) -> None:
@@ -266,6 +273,23 @@ def test_nothing_is_left_behind_the_block(mark: str) -> None:
         lb.client.status()
 
 
+def test_whoever_waits_for_connections_can_be_told_not_to(mark: str) -> None:
+    config = configuration(demo=1)
+    config["listener"][0]["protocol"] = "tcp"
+    lb = lbcore.Balancer(config)
+    lb.start()
+    with socket.create_connection(lb.address("web")) as held:
+        held.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert held.recv(10)
+        waiting = threading.Thread(target=lb.stop)
+        waiting.start()
+        until(lambda: lb.client.status().state == "draining", "draining")
+        lb.stop(now=True)
+        waiting.join(PATIENCE)
+        assert not waiting.is_alive()
+    assert not living(mark)
+
+
 def test_an_exception_in_the_block_ends_it_at_once_and_is_raised(mark: str) -> None:
     config = configuration(demo=1)
     config["listener"][0]["protocol"] = "tcp"
@@ -290,10 +314,12 @@ with lbcore.Balancer(config) as lb:
 
 
 @contextlib.contextmanager
-def program(config: Json) -> Iterator[tuple[subprocess.Popen[bytes], Path, tuple[str, int]]]:
+def program(
+    config: Json, text: str = PROGRAM
+) -> Iterator[tuple[subprocess.Popen[bytes], Path, tuple[str, int]]]:
     """A program that runs a balancer: its process, the directory, and where it listens."""
     with subprocess.Popen(
-            [sys.executable, "-c", PROGRAM.format(config=config)], stdout=subprocess.PIPE,
+            [sys.executable, "-c", text.format(config=config)], stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         try:
             assert process.stdout is not None
@@ -312,6 +338,30 @@ def test_nothing_is_left_of_a_program_that_is_killed(mark: str, tmp_path: Path) 
         process.wait()
         until(lambda: not living(mark), "everything ended")
         assert not directory.exists()
+
+
+FORKING = """
+import os, sys, time
+import lbcore
+
+config = {config!r}
+with lbcore.Balancer(config) as lb:
+    if os.fork() == 0:
+        time.sleep(600)
+    print(lb.admin, *lb.address("web"), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_child_that_the_program_has_forked_keeps_nothing_alive(mark: str) -> None:
+    with program(configuration(), FORKING) as (process, directory, _):
+        process.kill()
+        process.wait()
+        try:
+            until(lambda: len(living(mark)) == 1, "the child alone is left")
+            assert not directory.exists()
+        finally:
+            os.kill(pid_of(mark, "os.fork()"), signal.SIGKILL)
 
 
 def test_the_end_of_its_keeper_is_the_end_of_lbcore(mark: str) -> None:

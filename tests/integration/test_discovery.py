@@ -219,6 +219,34 @@ def test_a_reload_can_begin_and_end_discovery(box: Instance) -> None:
     assert not sources(box)
 
 
+def test_a_reload_runs_the_code_that_a_function_has_by_then(box: Instance) -> None:
+    put(calling(box), [ONE])
+    box.write()
+    box.start()
+    module = box.directory / "mysource.py"
+    put(module, f"def backends(): return ['{TWO}']\n")
+    assert addresses(box) == [ONE]
+    box.admin.reload()
+    until(lambda: addresses(box) == [TWO], "the new code's answer")
+    assert len(sources(box)) == 1
+
+
+def test_what_was_found_and_does_not_go_with_a_new_file_is_asked_for_again(box: Instance) -> None:
+    path = watching(box, timeout="300ms")
+    put(path, [ONE])
+    box.write()
+    box.start()
+    box.pool["source"] = "::1"           # from which no IPv4 address can be reached
+    box.write()
+    with pytest.raises(Exception, match="named none within"):
+        box.admin.reload()
+    assert addresses(box) == [ONE]
+    put(path, ["[::1]:1"])               # which goes with what is in force, too
+    until(lambda: addresses(box) == ["[::1]:1"], "the new set")
+    box.admin.reload()
+    assert addresses(box) == ["[::1]:1"]
+
+
 def test_a_reload_whose_new_source_is_silent_changes_nothing(box: Instance) -> None:
     box.pool["backends"] = [THREE]
     box.write()
