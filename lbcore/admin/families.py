@@ -121,6 +121,9 @@ POOL = (
     _P.gauge("queue_limit", "How many may wait at once.", lambda r: r.max_queue),
     _P.counter("queued_total", "Connections or requests that had to wait for a backend.",
                lambda r: r.queued),
+    _P.gauge("discovery_failing", "1 while the pool keeps the backends that it has because those "
+             "who are to name them give no usable answer.",
+             lambda r: None if r.discovery_fails is None else int(r.discovery_fails)),
 )
 
 _B = _Kind("lbcore_backend_", "pool", "backend")

@@ -81,6 +81,7 @@ class PoolFigures:
     waiting: int
     queued: int                      # total
     max_queue: int
+    discovery_fails: bool | None     # None: its backends are not discovered
 
     @property
     def labels(self) -> tuple[str, ...]:

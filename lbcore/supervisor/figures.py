@@ -159,7 +159,7 @@ class LiveFigures:
 
     def pools(self) -> Iterator[PoolFigures]:
         """Pools in the order of the plan."""
-        board = self._supervisor.board
+        board, failures = self._supervisor.board, self._supervisor.discovery.failures()
         for rows in self._supervisor.rollout.members:
             flags, plan = board.pool(rows.row)["flags"], rows.plan
             inflight, waiting, queued = _figures.pools(board, [rows.row]).numbers(0)
@@ -167,7 +167,8 @@ class LiveFigures:
                 plan.name, plan.balance,
                 Counter(board.backend(member.row)["state"] for member in rows.members),
                 bool(flags & PoolFlag.POOL_PANIC), bool(flags & PoolFlag.POOL_BACKUP),
-                inflight, waiting, queued, plan.max_queue)
+                inflight, waiting, queued, plan.max_queue,
+                bool(failures[plan.name]) if plan.name in failures else None)
 
     def backends(self) -> Iterator[BackendFigures]:
         """Backends, pool by pool."""

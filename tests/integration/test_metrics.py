@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -49,13 +50,17 @@ def lb(servers: list[Server]) -> Iterator[Instance]:
         made.file["listener"] = [
             {"name": "web", "bind": f"127.0.0.1:{made.port}", "protocol": "http", "pool": "main",
              "max_connections": 1000,
-             "route": [{"name": "status", "path": "/status", "pool": "main"}]},
+             "route": [{"name": "status", "path": "/status", "pool": "main"},
+                       {"name": "found", "path": "/found", "pool": "found"}]},
             {"name": "raw", "bind": f"127.0.0.1:{free_port()}", "pool": "raw"},
         ]
         first, second = (server.address for server in servers)
         made.pool.update(backends=[{"address": first, "name": "one"},
                                    {"address": second, "name": "two"}], health=CHECKED)
         made.file["pool"]["raw"] = {"backends": [first]}
+        found = made.directory / "found.json"
+        found.write_text(json.dumps([first]))
+        made.file["pool"]["found"] = {"discover": {"file": str(found), "interval": "100ms"}}
         made.write()
         made.start()
         yield made
@@ -239,6 +244,17 @@ def _later(lb: Instance, before: Scrape) -> Scrape:
     after = more(lb, before, "lbcore_route_requests_total", 20)
     assert shrunk(before.growing(), after.growing()) == []
     return after
+
+
+def test_a_discovery_source_that_fails_shows(lb: Instance) -> None:
+    before, file = now(lb), lb.directory / "found.json"
+    good = file.read_text()
+    file.write_text("{")
+    failing = more(lb, before, "lbcore_discoveries_total", 1, result="failed")
+    assert failing.value("lbcore_pool_discovery_failing", pool="found") == 1
+    assert failing.sum("lbcore_backend_info", pool="found") == 1
+    file.write_text(good)
+    until(lambda: not now(lb).value("lbcore_pool_discovery_failing", pool="found"), "recovery")
 
 
 def test_a_reload_that_is_refused_shows(lb: Instance) -> None:

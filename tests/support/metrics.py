@@ -167,7 +167,8 @@ class Rows:
             *range(len(RouteCounters._fields))), times(3, 1.5))
 
     def pools(self) -> Iterator[PoolFigures]:
-        yield PoolFigures("web", "round_robin", {"up": 1}, False, False, 1, 0, 0, 1024)
+        yield PoolFigures("web", "round_robin", {"up": 1}, False, False, 1, 0, 0, 1024,
+                          False)
 
     def backends(self) -> Iterator[BackendFigures]:
         self.reads += 1
