@@ -66,6 +66,9 @@ def test_every_configuration_in_the_documents_loads(text: str, tmp_path: Path) -
     for name in re.findall(r'"([\w.-]+\.(?:html|txt|json|htpasswd))"', whole):
         content = f"anna:{PASSWORD}\n" if name.endswith("htpasswd") else "{}"
         (tmp_path / name).write_text(content)
+    for name in re.findall(r'token_file *= *"([^"/]+)"', whole):
+        (tmp_path / name).write_text("t" * 64 + "\n")
+        (tmp_path / name).chmod(0o600)
     path = tmp_path / "lb.toml"
     path.write_text(whole)
     assert to_plan(load_file(path).config).listeners, whole
