@@ -263,6 +263,13 @@ class HealthMonitor:
             if watch.draining != order.drain:
                 self.set_drain(row, order.drain)
 
+    def state(self, row: int) -> str:
+        """What people see of a backend: the scoreboard has other words for who is forced down.
+
+        Raises KeyError as :meth:`backend`.
+        """
+        return self._watch(row).shown.value
+
     def set_drain(self, row: int, on: bool) -> None:
         """Takes a backend out of service or puts it back. Raises KeyError as :meth:`backend`."""
         watch = self._watch(row)

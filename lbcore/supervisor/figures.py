@@ -34,6 +34,7 @@ from lbcore.admin.figures import (
     WorkerFigures,
 )
 from lbcore.config.plan import NO_POOL, ListenerPlan, Plan, RoutePlan
+from lbcore.health import PoolRows
 from lbcore.supervisor.durations import Durations
 from lbcore.supervisor.event_counts import EventCounts
 from lbcore.supervisor.process import process_use
@@ -165,10 +166,17 @@ class LiveFigures:
             inflight, waiting, queued = _figures.pools(board, [rows.row]).numbers(0)
             yield PoolFigures(
                 plan.name, plan.balance,
-                Counter(board.backend(member.row)["state"] for member in rows.members),
+                self._states(rows),
                 bool(flags & PoolFlag.POOL_PANIC), bool(flags & PoolFlag.POOL_BACKUP),
                 inflight, waiting, queued, plan.max_queue,
                 bool(failures[plan.name]) if plan.name in failures else None)
+
+    def _states(self, rows: PoolRows) -> Counter[str]:
+        states: Counter[str] = Counter()
+        for member in rows.members:
+            with suppress(KeyError):         # it has left the plan since we began
+                states[self._supervisor.monitor.state(member.row)] += 1
+        return states
 
     def backends(self) -> Iterator[BackendFigures]:
         """Backends, pool by pool."""

@@ -48,7 +48,7 @@ async def test_forced_down_backend_is_gone_for_workers_and_comes_back_as_checks_
             # Neither sessions nor panic lead there: see lbcore/_balance.pyx.
             assert lab.board.state(0) == "gone"
             await lab.until(lambda: lab.monitor.backend(0).last_check_ok is True)
-            assert lab.monitor.backend(0).state == "down"
+            assert lab.monitor.backend(0).state == lab.monitor.state(0) == "down"
             lab.monitor.set_forced(0, "")
             assert lab.board.state(0) == "up"
 
