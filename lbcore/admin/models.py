@@ -121,13 +121,20 @@ class ForceBody(Body):
     state: Forced | None = Field(description="null: checks and traffic decide again.")
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """For a key that stays as it is when it is absent."""
+    del schema["default"]
+
+
 class BackendPatch(Body):
     """Any of these; what is absent stays as it is."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     weight: Weight | None = Field(None, description="null: the configured one again.")
-    drain: bool = Field(False, description="Whether it gets nothing new.")
+    drain: bool = Field(
+        False, description="Whether it gets nothing new.",
+        json_schema_extra=_without_default)
     force: Forced | None = Field(
         None, description="down: no traffic whatever checks say. up: traffic whatever they say. "
         "null: they decide again.")

@@ -133,7 +133,6 @@ def _parameters(operation: Operation) -> Iterable[Json]:
             # Text has no null: what may be absent is absent.
             if kinds := about.pop("anyOf", None):
                 about.update(next(kind for kind in kinds if kind != {"type": "null"}))
-                about.pop("default")
             yield {"name": name, "in": "query", "required": False, "description": description,
                    "schema": about}
     if operation.name == "stream":
@@ -176,10 +175,12 @@ def _text(media: str) -> Json:
 
 
 def _tidy(node: Any) -> Any:
-    """A schema without titles that are made of the key's own name."""
+    """A schema without titles that are made of the key's own name, and without defaults that only
+    stand for absence: tools would send them."""
     if isinstance(node, list):
         return [_tidy(item) for item in node]
     if not isinstance(node, dict):
         return node
     return {name: _tidy(item) for name, item in node.items()
-            if not (name == "title" and isinstance(item, str)) and name != "x-unit"}
+            if not (name == "title" and isinstance(item, str)) and name != "x-unit"
+            and not (name == "default" and item is None)}
