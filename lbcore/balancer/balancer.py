@@ -23,6 +23,7 @@ from lbcore.client import AsyncClient, AsyncPool, Client, Pool
 from lbcore.discovery.answers import Table
 
 DRAIN_GRACE = 15.0           # seconds beyond drain_timeout until the end is made by force
+LAST_WORDS = 3.0             # seconds for one that is going to end anyway
 REACHABLE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 log = logging.getLogger("lbcore")
 
@@ -68,7 +69,8 @@ class _Core:
             # Whoever asks is answered once every worker serves.
             Client(self.admin, token=self.token, timeout=timeout).status()
         except NotRunning as error:
-            problem = self.running.error(f"lbcore did not start: {error}")
+            ended = self.running.wait(LAST_WORDS)
+            problem = self.running.error("lbcore did not start" + ("" if ended else f": {error}"))
             self.end(now=True)
             raise problem from error
         except BaseException:
