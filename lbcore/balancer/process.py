@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ ROOM_FOR_NAMES = 60          # bytes of a unix socket's path that are for what i
 MAX_UNIX_PATH = 107
 LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING,
           "error": logging.ERROR}
+FROM_SYSTEMD = {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID",
+                "LISTEN_FDNAMES"}
 log = logging.getLogger("lbcore")
 
 
@@ -162,8 +165,6 @@ def private_directory() -> Path:
 
 
 def _listens(admin: Address) -> bool:
-    import socket  # noqa: PLC0415
-
     family = socket.AF_UNIX if admin.path else socket.AF_INET6 if ":" in admin.host else (
         socket.AF_INET)
     with socket.socket(family, socket.SOCK_STREAM) as sock, suppress(OSError):
@@ -174,9 +175,12 @@ def _listens(admin: Address) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Our environment, with lbcore importable when it runs from a source tree."""
+    """Our environment, with lbcore importable when it runs from a source tree.
+
+    What a service manager tells a program is for the program alone.
+    """
     home = Path(lbcore.__file__).parent.parent
-    env = dict(os.environ)
+    env = {name: value for name, value in os.environ.items() if name not in FROM_SYSTEMD}
     if home.name not in ("site-packages", "dist-packages"):
         others = [path for path in env.get("PYTHONPATH", "").split(os.pathsep)
                   if path and path != str(home)]

@@ -273,6 +273,21 @@ def test_nothing_is_left_behind_the_block(mark: str) -> None:
         lb.client.status()
 
 
+def test_a_service_manager_hears_nothing_of_an_lbcore_within_a_program(
+    mark: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setenv("WATCHDOG_USEC", "1000000")
+        with lbcore.Balancer(configuration()):
+            pass
+        manager.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+
+
 def test_whoever_waits_for_connections_can_be_told_not_to(mark: str) -> None:
     config = configuration(demo=1)
     config["listener"][0]["protocol"] = "tcp"

@@ -190,6 +190,22 @@ def test_a_start_without_any_backends_says_what_is_missing(box: Instance) -> Non
     assert "No such file" in said
 
 
+@pytest.mark.parametrize("kind", [watching, calling])
+def test_who_waits_for_a_first_answer_can_be_told_to_end(box: Instance, kind: Any) -> None:
+    path = kind(box)
+    if kind is calling:
+        put(path, "hang")
+    box.write()
+    box.start(wait=False)
+    if kind is calling:
+        until(lambda: sources(box), "its process")
+    else:
+        box.wait_for("discovery.failed")
+    box.signal(signal.SIGTERM)
+    assert box.exit_code() == 0
+    assert not box.processes()
+
+
 def test_backends_of_the_configuration_count_until_there_is_an_answer(box: Instance) -> None:
     path = watching(box)
     box.pool["backends"] = [THREE]
