@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from lbcore import __version__
-from lbcore.cli.options import State, config_option
+from lbcore.cli.options import State, color_option, config_option
 
 if TYPE_CHECKING:
     from lbcore.config.problems import Problem
@@ -93,6 +93,7 @@ class Commands(click.Group):
     130 it was interrupted.""",
 )
 @config_option
+@color_option
 @click.version_option(__version__, prog_name="lbcore")
 @click.pass_context
 def cli(ctx: click.Context) -> int:

@@ -47,10 +47,12 @@ class Steps:
 def under_way(state: State, client: AdminClient, title: str) -> Iterator[Steps]:
     """Tells the instance's events as steps of what happens in the block."""
     if sys.stderr.isatty():
+        from rich.text import Text  # noqa: PLC0415
+
         from lbcore.cli.painted import console  # noqa: PLC0415
 
         with (console(state.paints(stderr=True), stderr=True).status(title) as spinner,
-              _told(client, Steps(lambda text: spinner.update(f"{title}: {text}"))) as steps):
+              _told(client, Steps(lambda text: spinner.update(Text(f"{title}: {text}")))) as steps):
             yield steps
     elif state.json:
         yield Steps(lambda _: None)

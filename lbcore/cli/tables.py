@@ -33,10 +33,17 @@ STATES: dict[str, Tone] = {
 
 @dataclass(frozen=True)
 class Said:
-    """A piece of text and what it means."""
+    """A piece of text and what it means.
+
+    What a terminal would obey is made visible: reasons and messages have words of backends and
+    applications in them.
+    """
 
     text: str
     tone: Tone = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", visible(self.text))
 
     def __str__(self) -> str:
         return self.text
@@ -76,6 +83,13 @@ class Table:
 
 
 Report = Iterable[Line | Table]
+
+
+def visible(text: str) -> str:
+    """The text with control characters as Python writes them; of one line."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == " " else repr(one)[1:-1] for one in text)
 
 
 def state_of(word: str) -> Said:

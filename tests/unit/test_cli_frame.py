@@ -70,7 +70,7 @@ def test_the_configuration_is_named_before_or_after_the_command(
     assert execute(["check", "--file-only", "-c", "good"]) == 0
     assert execute(["--config", "bad", "check", "--file-only", "--config=good"]) == 0
     assert execute(["-c", "good", "check", "--file-only", "-c", "bad"]) == 2
-    assert capsys.readouterr().err.startswith("bad:4: listener[0].pool:")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("bad:4: listener[0].pool:")
 
 
 def test_without_a_name_the_configuration_is_searched_here_and_then_in_etc(
@@ -86,6 +86,17 @@ def test_without_a_name_the_configuration_is_searched_here_and_then_in_etc(
     (place / "lb.toml").write_text(GOOD)
     assert execute(["check", "--file-only"]) == 0
     assert capsys.readouterr().out.startswith("lb.toml is good")
+
+
+@pytest.mark.parametrize("words", [["--color", "always", "check"], ["check"]])
+def test_colours_of_problems_follow_the_command_line_and_no_color(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+) -> None:
+    (place / "lb.toml").write_text(BAD)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert execute(words) == 2
+    assert ("\x1b[31m" in capsys.readouterr().err) is ("always" in words)
 
 
 @pytest.mark.parametrize("code", [0, 1, 2])

@@ -113,6 +113,22 @@ def test_columns_go_by_importance_until_the_rest_fits() -> None:
     assert names == {0: "ABCDE", 60: "ABCDE", 40: "ABDE", 30: "ABE", 20: "AE", 3: "AE"}
 
 
+def test_what_a_terminal_would_obey_is_shown_and_not_sent(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "\x1b]0;title\x07 \x9b2J\r\n[bold]"
+    said: list[Line | Table] = [hostile, Table(["WHY"], [[hostile]])]
+    emit(State(), said)
+    plainly = capsys.readouterr().out
+    assert plainly.splitlines()[0] == plainly.splitlines()[2]
+    terminal = on_terminal(monkeypatch)
+    emit(State(color=False), said)
+    for text in (plainly, terminal.getvalue()):
+        assert "\\x1b]0;title\\x07 \\x9b2J\\r\\n[bold]" in text
+        assert not set("\x07\x9b\r") & set(text)
+        assert "\x1b]" not in text
+
+
 def test_every_line_of_a_report_is_rendered() -> None:
     assert len(list(rendered(report(), 0))) == 2
 

@@ -267,6 +267,15 @@ async def test_the_cursor_stays_with_its_backend_when_the_order_changes() -> Non
         assert screen.chosen == "web/b"
 
 
+async def test_a_cursor_at_the_top_of_an_order_stays_at_the_top() -> None:
+    async with top() as screen:
+        await screen.sees({"a": 1.0, "b": 2.0})
+        await screen.press("s", "s", "s")
+        assert screen.chosen == "web/b"
+        await screen.sees({"a": 3.0, "b": 2.0})
+        assert screen.chosen == "web/a"
+
+
 async def test_another_order_begins_at_the_top() -> None:
     async with top() as screen:
         await screen.sees({"a": 1.0, "b": 2.0, "c": 3.0})
@@ -406,6 +415,12 @@ async def test_a_refusal_is_shown_with_its_hint() -> None:
         await screen.asks("x")
         await screen.press("y")
         await screen.until(lambda: "a pool needs one. Hint: add" in screen.text())
+
+
+async def test_what_a_backend_says_cannot_command_the_terminal() -> None:
+    async with top((200, 24)) as screen:
+        await screen.sees({"a": 1.0}, backends={"a": backend("a", reason="\x1b[2Jnot [red]me")})
+        assert "\\x1b[2Jnot [red]me" in screen.text()
 
 
 async def test_the_last_worker_stays() -> None:

@@ -18,7 +18,7 @@ from textual.widgets import Footer, Input, Static, Tab, Tabs
 
 from lbcore.admin.calls import AdminError, ClientError
 from lbcore.cli.instance import refusal
-from lbcore.cli.tables import Said, milliseconds, pieces, rate
+from lbcore.cli.tables import Said, milliseconds, pieces, rate, visible
 from lbcore.cli.top import panes
 from lbcore.cli.top.dialogs import Ask, Choose, Enter, Page, weight_problem
 from lbcore.cli.top.feed import KNOWN, Events, Feed, Lost, News, State
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lbcore.admin.client import AdminClient
 
 Json = dict[str, Any]
+SHOWN = 12                   # changes in a dialog
+READING = 15.0               # seconds that a refusal is shown
 HELP = """\
 1 to 5, Tab   the panes: backends, pools, listeners and routes, workers, events
 Up, Down      the cursor; it stays with its row when the order changes
@@ -421,13 +423,15 @@ class Top(App[None]):
         try:
             return await asyncio.to_thread(call)
         except AdminError as error:
-            problems = [f"\n{one.get('key', '')} {one.get('message', '')}"
+            problems = [f"\n{visible(one.get('key', ''))} {visible(one.get('message', ''))}"
                         for one in error.problems]
-            self.notify(refusal(error) + "".join(problems), severity="error", timeout=15,
-                        markup=False)
+            self._refused(visible(refusal(error)) + "".join(problems))
         except ClientError as error:
-            self.notify(str(error), severity="error", timeout=15, markup=False)
+            self._refused(visible(str(error)))
         return None
+
+    def _refused(self, why: str) -> None:
+        self.notify(why, severity="error", timeout=READING, markup=False)
 
     def _backend(self) -> tuple[str, Json] | None:
         """Pool and backend under the cursor."""
@@ -440,4 +444,3 @@ class Top(App[None]):
         return None
 
 
-SHOWN = 12                   # changes in a dialog

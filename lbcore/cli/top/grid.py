@@ -70,7 +70,8 @@ class Grid(ScrollView, can_focus=True):
         self.pane, self.order, self.rows = pane, order, list(rows)
         place = next((at for at, row in enumerate(self.rows) if row.key == self._chosen), self._at)
         # A cursor at the very top stays there: it is there to see what comes first.
-        self._settle(0 if self._at == 0 and pane.newest_first else place)
+        first = self._at == 0 and (pane.newest_first or order.column >= 0)
+        self._settle(0 if first else place)
         self.virtual_size = Size(self.size.width, len(self.rows) + HEAD)
         self.refresh()
 
