@@ -87,7 +87,8 @@ def client_of(state: State, patience: float = PATIENCE) -> AdminClient:
     else:
         config = load(state.config_path())
         where = admin_address(config)
-        token_file = token_file or getattr(config.admin, "token_file", None)
+        if not where.path:           # a unix socket asks for none: it has permissions
+            token_file = token_file or config.admin.token_file
     return AdminClient(where, patience, _token(token_file) if token_file else "")
 
 

@@ -314,6 +314,30 @@ def test_a_watched_status_gives_the_screen_back_at_ctrl_c(fresh: Instance) -> No
     assert text.index("\x1b[?1049h") < text.index("\x1b[?1049l")
 
 
+# -- an address with a token
+
+
+def test_the_token_comes_from_the_configuration_or_from_a_named_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret-of-the-house-0123456789\n")
+    token.chmod(0o600)
+    with instance() as guarded:
+        address = f"127.0.0.1:{free_port()}"
+        guarded.file["admin"] = {"listen": address, "token_file": str(token)}
+        guarded.pool["backends"] = [f"127.0.0.1:{free_port()}"]
+        guarded.write()
+        guarded.start()
+        assert run(guarded, capsys, "status").code == 0
+        for words, code in ((["--admin", address], 1),
+                            (["--admin", address, "--token-file", str(token)], 0)):
+            assert execute(["status", *words]) == code
+        assert "token" in capsys.readouterr().err
+        monkeypatch.setenv("LBCORE_TOKEN_FILE", str(token))
+        assert execute(["status", "--admin", address]) == 0
+
+
 # -- completion
 
 
