@@ -91,7 +91,8 @@ def test_every_link_and_anchor_leads_somewhere(site: Path) -> None:
 def test_nothing_is_loaded_from_other_servers(site: Path) -> None:
     foreign = [f"{path.relative_to(site)}: {load}" for path, seen in shown(site)
                for load in seen.loads if urlsplit(load).netloc]
-    styles = [f"{path.relative_to(site)}: {found}" for path in site.rglob("*.css")
+    styles = [f"{path.relative_to(site)}: {found}"
+              for path in [*site.rglob("*.css"), *site.rglob("*.svg")]
               for found in re.findall(r"(?:@import|url\()\s*[\"']?(https?:[^\"')]+)",
                                       path.read_text())]
     assert foreign + styles == []
