@@ -87,14 +87,15 @@ def client_of(state: State, patience: float = PATIENCE) -> AdminClient:
     else:
         config = load(state.config_path())
         where = admin_address(config)
-        if not where.path:           # a unix socket asks for none: it has permissions
-            token_file = token_file or config.admin.token_file
+        # A unix socket asks for no token: it has permissions.
+        if token_file is None and config.admin.token_file is not None and not where.path:
+            token_file = Path(config.admin.token_file)
     return AdminClient(where, patience, _token(token_file) if token_file else "")
 
 
 def _token(file: Path) -> str:
     try:
-        return Path(file).read_text().partition("\n")[0].strip()
+        return file.read_text().partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text"
         raise click.ClickException(f"cannot read the token in {file}: {why}") from error
