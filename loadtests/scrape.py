@@ -22,9 +22,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,28 +102,32 @@ def ask(path: str, what: str) -> bytes:
 
 def watch(path: str, every: float, seconds: float) -> Scrapes:
     """Asks for metrics every so many seconds (0: never), and for /healthz all the time."""
-    end, probes = time.monotonic() + seconds, []
+    end = time.monotonic() + seconds
     took: list[float] = []
     body = b""
-
-    def probe() -> None:
-        while time.monotonic() < end:
+    # In a process of its own: what reading metrics takes is not to show.
+    with ProcessPoolExecutor(1) as pool:
+        probing = pool.submit(probe, path, end)
+        due = time.monotonic() + every
+        while every and due < end:
+            time.sleep(max(0.0, due - time.monotonic()))
             began = time.perf_counter()
-            ask(path, "/healthz")
-            probes.append((time.perf_counter() - began) * 1000)
-            time.sleep(PROBE_EVERY)
-
-    probing = threading.Thread(target=probe)
-    probing.start()
-    due = time.monotonic() + every
-    while every and due < end:
-        time.sleep(max(0.0, due - time.monotonic()))
-        began = time.perf_counter()
-        body = ask(path, "/metrics")
-        took.append((time.perf_counter() - began) * 1000)
-        due += every
-    probing.join()
+            body = ask(path, "/metrics")
+            took.append((time.perf_counter() - began) * 1000)
+            due += every
+        probes = probing.result()
     return Scrapes(took, len(body), body.count(b"\n"), statistics.median(probes), max(probes))
+
+
+def probe(path: str, end: float) -> list[float]:
+    """Asks for /healthz until then; how long each answer took."""
+    found = []
+    while time.monotonic() < end:
+        began = time.perf_counter()
+        ask(path, "/healthz")
+        found.append((time.perf_counter() - began) * 1000)
+        time.sleep(PROBE_EVERY)
+    return found
 
 
 # ---- the measurement

@@ -28,7 +28,7 @@ from lbcore.admin.contract import Control
 from lbcore.admin.exposition import Family, Writer, labels
 from lbcore.admin.figures import InstanceFigures
 
-SLICE = 0.002                # seconds of writing between two turns of the event loop
+SLICE = 0.001                # seconds of writing between two turns of the event loop
 # So many rows of a kind are written; lbcore_metrics_left_out_rows says how many are not.
 MOST_ROWS = {"listener": 1000, "route": 2000, "pool": 1000, "backend": 5000}
 OPENMETRICS = "application/openmetrics-text"
