@@ -95,7 +95,6 @@ class Rollout:
         nothing has changed.
         """
         orders = self.orders if orders is None else orders
-        orders = {key: order for key, order in orders.items() if key in _backends(plan)}
         weights = {key: order.weight for key, order in orders.items() if order.weight is not None}
         names = await image.resolve(plan, self.resolved, again=names_again)
         resolved = names.addresses
@@ -226,10 +225,6 @@ class Rollout:
         self.pools.commit(dict(rows.pools), now, hold)
         self.backends.commit(dict(rows.backends), now, hold)
         self.routes.commit(dict(rows.routes), now, ROUTE_HOLD)
-
-def _backends(plan: Plan) -> set[tuple[str, str]]:
-    return {(pool.name, backend.name) for pool in plan.pools for backend in pool.backends}
-
 
 async def every(seconds: float, work: Callable[[], None]) -> None:
     """Does something again and again, at this pace, until cancelled."""

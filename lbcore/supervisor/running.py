@@ -206,7 +206,8 @@ class Running:
             # Pools that nobody has named backends for are waited for, too.
             first = await here.discovery.first(found, self.overlay)
             overlay = self._with_first(first)
-            plan = with_demo_backends(fitting(found, overlay)[0], here.instance.runtime_dir)
+            plan, *_ = await aside("changes", partial(fitting, found, overlay))
+            plan = with_demo_backends(plan, here.instance.runtime_dir)
             here.rollout.look_at_host(plan, found.source)
             settings_of(plan)
             # Not in turn with other changes: an application may take its time.
@@ -322,7 +323,8 @@ class Running:
         """Puts what was read into force, with its applications. Raises ControlError."""
         here = self._supervisor
         # Something else may have been changed, or an application replaced, meanwhile.
-        plan, config, overlay, dropped = fitting(found, self._with_first(first))
+        overlay = self._with_first(first)
+        plan, config, overlay, dropped = await aside("changes", partial(fitting, found, overlay))
         plan = with_demo_backends(plan, here.instance.runtime_dir)
         old, plan = here.plan, here.apps.apps.fill(plan, change.new)
         change.plan = plan
