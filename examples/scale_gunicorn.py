@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import lbcore
 
@@ -26,7 +27,7 @@ HERE = Path(__file__).parent
 CALM = 5                     # seconds of less traffic before a replica is ended
 
 
-def application(environ, start_response):
+def application(environ: WSGIEnvironment, start_response: StartResponse) -> list[bytes]:
     """What runs if no other application is named."""
     body = b"hello\n"
     start_response("200 OK", [("Content-Type", "text/plain"),
@@ -43,23 +44,23 @@ class Replicas:
         self.numbers = itertools.count(1)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
-    def launch(self) -> dict[str, str]:
-        """Starts a process; returns its name and its address as lbcore takes them."""
+    def launch(self) -> tuple[str, str]:
+        """Starts a process; returns its name and its address."""
         name = f"replica-{next(self.numbers)}"
         address = f"unix:{self.directory / name}.sock"
         self.running[name] = subprocess.Popen([
             sys.executable, "-m", "gunicorn", f"--bind={address}", f"--pythonpath={HERE}",
             "--worker-class=gthread", "--threads=8", "--graceful-timeout=30",
             "--log-level=warning", self.app])
-        return {"name": name, "address": address}
+        return name, address
 
     def scale(self, pool: lbcore.Pool, wanted: int) -> None:
         """Starts or ends replicas until there are so many."""
         while len(self.running) < wanted:
-            replica = self.launch()
-            pool.add(**replica, weight=0)            # checked, but not used yet
-            pool.wait_healthy(replica["name"])
-            pool.set_weight(replica["name"], 1)
+            name, address = self.launch()
+            pool.add(address, name=name, weight=0)   # checked, but not used yet
+            pool.wait_healthy(name)
+            pool.set_weight(name, 1)
         while len(self.running) > wanted:
             name = next(reversed(self.running))
             pool.retire(name)                        # drained, then idle, then removed
@@ -90,10 +91,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as directory:
         replicas = Replicas(asked.app, Path(directory))
+        name, address = replicas.launch()
         config = {
             "listener": [{"name": "web", "bind": f"127.0.0.1:{asked.port}", "protocol": "http",
                           "pool": "web"}],
-            "pool": {"web": {"balance": "least_conn", "backends": [replicas.launch()],
+            "pool": {"web": {"balance": "least_conn",
+                             "backends": [{"name": name, "address": address}],
                              "health": {"type": "http", "interval": "500ms"}}},
         }
         try:

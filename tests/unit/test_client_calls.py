@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -435,13 +436,15 @@ lbcore.Client().status().pools[0].nmae
 
 def test_programs_get_types(tmp_path: Path) -> None:
     (tmp_path / "right.py").write_text(PROGRAM)
+    shutil.copy(ROOT / "examples" / "scale_gunicorn.py", tmp_path)
     (tmp_path / "wrong.py").write_text(WRONG)
     found = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"),
-         "--follow-imports=silent", "right.py", "wrong.py"],
+         "--follow-imports=silent", "right.py", "wrong.py",
+         "scale_gunicorn.py"],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=110,
         env=os.environ | {"MYPYPATH": str(ROOT), "PYTHONPATH": str(ROOT)})
-    assert "right.py" not in found.stdout, found.stdout
+    assert "right.py" not in found.stdout and "scale" not in found.stdout, found.stdout
     lines = [line.split(":")[1] for line in found.stdout.splitlines() if "error" in line
              and line.startswith("wrong.py")]
     assert lines == ["4", "5", "6", "7"], found.stdout + found.stderr
