@@ -85,7 +85,8 @@ class FakeFigures:
         return InstanceFigures(
             version="0.0.0", python="3", plan_version=self._owner.plan_version,
             plan_applied_at=moment, started_at=moment, counting_since=moment, generation=1,
-            stopping=False, changes=0, workers_wanted=2, processes={}, events={}, reloads={},
+            stopping=False, differences=0, changes=0,
+            discovered={}, workers_wanted=2, processes={}, events={}, reloads={},
             reload_ok=True, upgrades={}, app_deaths=0, log_dropped=0, access_lines=0,
             access_dropped=0, rates_forgotten=0, learnt_forgotten=0)
 
