@@ -33,28 +33,23 @@ Json = dict[str, Any]
 SHOWN = 12                   # changes in a dialog
 READING = 15.0               # seconds that a refusal is shown
 HELP = """\
-1 to 5, Tab   the panes: backends, pools, listeners and routes, workers, events
-Up, Down      the cursor; it stays with its row when the order changes
-s, S          sort by the next column, the one before; a click on a heading does too
-o             the other way round
-/             filter: rows that have all these words; Esc takes it off
+1 to 5, Tab   backends, pools, listeners and routes, workers, events
+Up, Down      move the cursor; it stays with its row
+s, S, o       sort by the next column, the one before; turn it round
+/             filter: rows with all of these words; Esc takes it off
 Enter         on a pool: its backends
-
-d, u          drain the backend under the cursor, put it back
+d, u          drain the backend under the cursor; put it back
 w             its weight
-f             hold it up or down whatever its checks say, or let them decide again
-x             remove it from its pool
-a             add a backend to the pool
+f             hold it up or down whatever its checks say
+x, a          remove it; add another to its pool
 c             what differs from the file; back to the file
 r             reload the configuration
-+, -          a worker more, one less
++, -          a worker more; one less
+Space         hold the picture still
+?, q          this page; the end
 
-Space         hold the picture still; again: go on
-?             this page
-q             end
-
-RATE: requests a second, or of tcp connections. A weight with * is not the
-configured one. Every change asks before it happens."""
+RATE is requests a second, or connections where there are none.
+A weight with * is not the configured one. Every change asks first."""
 
 
 class Top(App[None]):
@@ -290,8 +285,8 @@ class Top(App[None]):
         pool, one = found
         where = f"{pool}/{one['name']}"
         if on:
-            question = Ask(f"Drain {where}?", f"It gets no new connections. Its "
-                           f"{one['inflight']} go on until they end.", "Drain it")
+            question = Ask(f"Drain {where}?", "It gets no new connections. "
+                           f"{one['inflight']} connection(s) go on until they end.", "Drain it")
         else:
             question = Ask(f"Put {where} back?", "It gets traffic as its checks allow.",
                            "Put it back")
@@ -349,7 +344,7 @@ class Top(App[None]):
         where = f"{pool}/{one['name']}"
         if await self.push_screen_wait(Ask(
                 f"Remove {where}?", f"It leaves the pool until lbcore is stopped or the change is "
-                f"undone (c). Its {one['inflight']} connections finish.", "Remove it")
+                f"undone (c). {one['inflight']} connection(s) finish.", "Remove it")
         ) and await self._do(partial(self._client.remove, pool, one["name"])):
             self.notify(f"{where} is removed", markup=False)
 

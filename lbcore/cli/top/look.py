@@ -24,7 +24,8 @@ ModalScreen { align: center middle; }
     width: 64; max-width: 95%; height: auto; max-height: 95%; padding: 1 2;
     background: $surface; border: round $accent;
 }
-.page { width: 76; }
+.page { width: 78; padding: 0 2; }
+.page .title { margin-bottom: 1; }
 .title { text-style: bold; width: 100%; }
 .text { margin: 1 0; width: 100%; }
 .buttons { height: auto; }
@@ -32,7 +33,7 @@ ModalScreen { align: center middle; }
 .choices { height: auto; }
 .choices Button { width: 100%; }
 Button { height: 1; min-width: 12; border: none; }
-Button:focus { text-style: bold reverse; }
+Button:focus, Button.-warning:focus { text-style: bold; color: $background; background: $accent; }
 .bad { color: $text-error; }
 """
 THEME = "tokyo-night"
