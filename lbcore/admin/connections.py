@@ -23,6 +23,8 @@ REFUSAL = 1.0                    # seconds that a refused client has to take the
 SETTINGS: dict[str, Any] = {
     "keepalive_timeout": IDLE, "lingering_time": 2.0, "max_line_size": 8190,
     "max_field_size": 8190, "access_log": None,
+    # Who has not shown a token yet must not make us unpack a thousand times what was sent.
+    "auto_decompress": False,
 }
 _BUSY = ControlError(503, f"more than {MAX_CONNECTIONS} connections to the admin address",
                      "close some, or try again in a moment").as_json()

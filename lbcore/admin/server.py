@@ -236,6 +236,8 @@ async def _one_by_one(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
 
 async def _body(request: web.Request, operation: Operation, readers: Executor) -> Any:
     """The body of a change, read by the operation's model; None: it has none."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ControlError(415, "a body must not be compressed", "leave Content-Encoding out")
     try:
         async with asyncio.timeout(BODY_PATIENCE):
             text = await request.read()

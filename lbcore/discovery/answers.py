@@ -52,8 +52,8 @@ def backends_of(answer: object) -> list[Table]:
         items.sort(key=str)
     try:
         # By what they say in JSON, which is also how they travel.
-        found = list({json.dumps(table, sort_keys=True): table
-                      for item in items for table in _tables(item)}.values())
+        tables = _some(table for item in items for table in _tables(item))
+        found = list({json.dumps(table, sort_keys=True): table for table in tables}.values())
     except (TypeError, RecursionError) as error:
         raise BadAnswer(f"the keys of a backend are text, numbers and switches: {error}") from None
     if len(found) > MOST:

@@ -12,10 +12,13 @@ import asyncio
 import json
 import os
 import signal
+import stat
+import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +42,9 @@ FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
 HEARTBEAT = 1.0              # seconds between a callable's signs of life, ...
 BEATS = 5                    # ... of which so many fit into its timeout
 LONGEST_LINE = 1000          # characters of what a callable prints
+MOST_LINES = 100             # of those that go into the log within a second, ...
+PRINTED = 1 << 16            # bytes of them that are looked at in one turn of the loop, ...
+BREATH = 0.01                # seconds from one turn to the next once there are too many
 KILL_PATIENCE = 2.0
 TRY_AGAIN = 10.0             # seconds until an answer that was refused is offered once more
 Take = Callable[[list[Table]], Awaitable[str]]           # why it could not be taken; "" otherwise
@@ -244,9 +250,9 @@ class WatchedFile(Source):
                 look = await aside("lbcore-watch", lambda: _look(path, last))   # noqa: B023
                 if look.data is not None and (look.data != data or not good):
                     data = look.data
-                    good = await self.offer(parse_file(data, path.suffix))
+                    good = await self.offer(await _parsed(data, path.suffix))
                 elif not good and seen is not None:
-                    good = await self.offer(parse_file(data, path.suffix))
+                    good = await self.offer(await _parsed(data, path.suffix))
                 seen = look
             except BadAnswer as error:
                 good = False
@@ -257,16 +263,21 @@ class WatchedFile(Source):
             await asyncio.sleep(self.plan.interval_ms / 1000)
 
 
+async def _parsed(data: bytes, suffix: str) -> list[Table]:
+    """What a file says; megabytes of it take seconds, in which checks must go on."""
+    return await aside("lbcore-watch", partial(parse_file, data, suffix))
+
+
 def _look(path: Path, before: Look | None) -> Look:
     """Raises OSError or BadAnswer."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as file:
-        stat = os.fstat(fd)
-        marks = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        settled = time.time() - max(stat.st_mtime, stat.st_ctime) > SETTLED
+        found = os.fstat(fd)
+        marks = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        settled = time.time() - max(found.st_mtime, found.st_ctime) > SETTLED
         if before is not None and before.settled and before.marks == marks:
             return Look(marks, settled, None)
-        if not path.is_file():
+        if not stat.S_ISREG(found.st_mode):
             raise BadAnswer(f"{path} is not an ordinary file")
         return Look(marks, settled, file.read(LARGEST + 1))
 
@@ -300,6 +311,7 @@ class Callables(Source):
                 self.plan.python, str(self.plan.interval_ms / 1000),
                 str(min(HEARTBEAT, self.plan.timeout_ms / 1000 / BEATS)), str(writing),
                 self.plan.directory], [writing], identity.uid, identity.gid, printing)
+            process = _watched(child)
         except BaseException:
             os.close(answers)
             os.close(printed)
@@ -307,8 +319,7 @@ class Callables(Source):
         finally:
             os.close(writing)
             os.close(printing)
-        process = Process(child.pid, child)
-        async with _stream(answers) as said, _stream(printed) as words:
+        async with _stream(answers, LARGEST) as said, _stream(printed, PRINTED) as words:
             output = asyncio.create_task(self._repeat(words))
             try:
                 return await self._listen(said, process)
@@ -336,7 +347,7 @@ class Callables(Source):
                     how = process.how_it_ended() if process.ended.is_set() else "it is silent"
                     # What it said itself tells more than how it ended.
                     return self.error or f"its process ended: {how}"
-                said = json.loads(line)
+                said = await _heard(line)
                 if not isinstance(said, Mapping):
                     return f"its process says what it must not: {line[:80]!r}"
             except TimeoutError:
@@ -348,7 +359,7 @@ class Callables(Source):
                 continue
             try:
                 if "backends" in said:
-                    refused = backends_of(said["backends"])
+                    refused = await aside("discovery", partial(backends_of, said["backends"]))
                 elif refused is None or time.monotonic() < again:
                     continue
                 refused = None if await self.offer(refused) else refused
@@ -358,23 +369,61 @@ class Callables(Source):
                 self.complain(str(error))
 
     async def _repeat(self, reader: asyncio.StreamReader) -> None:
-        """What it prints goes into the log."""
-        while True:
-            try:
-                line = await reader.readline()
-            except ValueError:           # longer than anybody reads
-                continue
-            if not line:
-                return
-            text = line.decode("utf-8", "replace").rstrip()[:LONGEST_LINE]
-            if text:
-                self.supervisor.log.info("discovery.output", message=text, pool=self.pool)
+        """What it prints goes into the log, unless it is too much."""
+        begun, rest = 0.0, b""
+        lines = left_out = 0
+        while data := await reader.read(PRINTED):
+            if time.monotonic() - begun >= 1.0:
+                self._tell_left_out(left_out)
+                begun, lines, left_out = time.monotonic(), 0, 0
+            *whole, rest = (rest + data).split(b"\n")
+            rest = rest[:4 * LONGEST_LINE]       # bytes of a character in UTF-8
+            shown = whole[:MOST_LINES - lines]
+            for line in shown:
+                self._print(line)
+            lines, left_out = lines + len(shown), left_out + len(whole) - len(shown)
+            # What has come by now makes read() wait for nothing: others must get their turn.
+            await asyncio.sleep(BREATH if lines == MOST_LINES else 0)
+        self._print(rest)
+        self._tell_left_out(left_out)
+
+    def _print(self, line: bytes) -> None:
+        text = line.decode("utf-8", "replace").rstrip()[:LONGEST_LINE]
+        if text:
+            self.supervisor.log.info("discovery.output", message=text, pool=self.pool)
+
+    def _tell_left_out(self, lines: int) -> None:
+        if lines:
+            self.supervisor.log.warning(
+                "discovery.output_dropped", pool=self.pool, lines=lines,
+                message=f"it prints more than {MOST_LINES} lines in a second")
+
+
+def _watched(child: subprocess.Popen[bytes]) -> Process:
+    """Raises OSError, and then the child is gone."""
+    try:
+        return Process(child.pid, child)
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+
+
+async def _heard(line: bytes) -> Any:
+    """A line of JSON as it was meant. Raises ValueError."""
+    try:
+        if len(line) > PRINTED:          # takes a while, in which checks must go on
+            return await aside("discovery", partial(json.loads, line))
+        await asyncio.sleep(0)           # who has many lines to say makes nobody wait either
+        return json.loads(line)
+    except RecursionError as error:
+        raise ValueError("its brackets are nested too deeply") from error
 
 
 @asynccontextmanager
-async def _stream(fd: int) -> AsyncIterator[asyncio.StreamReader]:
+async def _stream(fd: int, limit: int) -> AsyncIterator[asyncio.StreamReader]:
     """What comes out of a pipe, which is closed at the end."""
-    reader = asyncio.StreamReader(LARGEST)
+    reader = asyncio.StreamReader(limit)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import random
 import socket
@@ -18,6 +19,7 @@ INTERVAL_MS = 200
 CHECKS = 8                       # 1.6 seconds of them when nothing is in the way
 PATIENCE = 15.0
 TOKEN = "hammered-all-day-long"
+PACKED = gzip.compress(bytes(1 << 20)) * 300      # members of one body (RFC 1952, 2.2)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,14 @@ def guess_tokens(port: int) -> None:
     connection.close()
 
 
+def post_packed_bodies(port: int) -> None:
+    """Bodies that are a thousand times as large unpacked, from somebody without a token."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+        sock.sendall(b"POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\n"
+                     b"Content-Length: %d\r\n\r\n%b" % (len(PACKED), PACKED))
+        sock.recv(4096)
+
+
 def post_large_bodies(port: int) -> None:
     """Bodies with ten thousand mistakes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -119,7 +129,7 @@ def post_large_bodies(port: int) -> None:
 
 @pytest.mark.parametrize(("count", "once"), [
     (12, ask_for_everything), (12, send_garbage), (4, send_huge_heads), (8, guess_tokens),
-    (2, post_large_bodies)])
+    (2, post_large_bodies), (40, post_packed_bodies)])
 def test_checks_go_on_in_time(
     hammered: tuple[Instance, int], backend: CheckedBackend, count: int,
     once: Callable[[int], None],
@@ -129,6 +139,17 @@ def test_checks_go_on_in_time(
         until(lambda: attack.times >= count, "the attack")
         backend.wait_for(CHECKS, PATIENCE)
     _nothing_happened(made)
+
+
+def test_a_packed_body_is_refused_whoever_sends_it(hammered: tuple[Instance, int]) -> None:
+    _, port = hammered
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("POST", "/v1/reload", PACKED[:1000], {
+        "Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json",
+        "Content-Encoding": "gzip"})
+    answer = connection.getresponse()
+    assert (answer.status, b"compressed" in answer.read()) == (415, True)
+    connection.close()
 
 
 def test_checks_go_on_beside_500_idle_connections_and_those_beyond_are_refused(

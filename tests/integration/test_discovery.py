@@ -31,10 +31,14 @@ def backends():
         os._exit(7)
     if order == "hang":
         time.sleep(3600)
-    if order == "garbage":
+    if order == "flood":
+        while open("orders").read() == order:
+            os.write(1, (b"x" + bytes([10])) * 10_000)
+        return backends()
+    if order in ("garbage", "brackets"):
         for fd in range(3, 64):
             try:
-                os.write(fd, b"garbage" + bytes([10]))
+                os.write(fd, (b"[" * 50_000 if order == "brackets" else b"garbage") + bytes([10]))
             except OSError:
                 pass
         time.sleep(3600)
@@ -317,7 +321,7 @@ def test_whatever_a_callable_does_the_last_good_answer_stays(
     box.wait_for("discovery.output", message='asked for ["127.0.0.1:1"]')
     for bad, why in (("raise", "RuntimeError: the registry is away"), ("rubbish", "'a'"),
                      ("exit", "exit code 7"), ("hang", "has not answered for 1 s"),
-                     ("garbage", "says what it must not")):
+                     ("garbage", "says what it must not"), ("brackets", "says what it must not")):
         put(orders, bad)
         until(lambda: any(why in one["error"] for one in box.events("discovery.failed")),  # noqa: B023
               why)
@@ -330,6 +334,23 @@ def test_whatever_a_callable_does_the_last_good_answer_stays(
     box.admin.stop(now=True)
     assert box.exit_code() == 0
     assert not sources(box)
+    assert not box.events("internal")
+
+
+def test_a_callable_that_prints_without_end_keeps_nobody_waiting(box: Instance) -> None:
+    orders = calling(box)
+    put(orders, [ONE])
+    box.write()
+    box.start()
+    put(orders, "flood")
+    box.wait_for("discovery.output_dropped", 2)
+    began = time.monotonic()
+    for _ in range(20):          # each of which took seconds, with all health checks late
+        box.admin.ready()
+    assert time.monotonic() - began < 20
+    put(orders, [TWO])
+    until(lambda: addresses(box) == [TWO], "an answer after the flood")
+    assert len(box.events("discovery.output")) < 5_000
     assert not box.events("internal")
 
 

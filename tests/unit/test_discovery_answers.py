@@ -47,6 +47,7 @@ def test_backends_are_said_in_many_ways(said: object, meant: object) -> None:
     ([{"targets": ["a:1"], "labels": {"lbcore_weight": "-1"}}], "lbcore_weight"),
     ([{"address": "a:1", "weight": object()}], "text, numbers"),
     ((f"10.0.0.1:{port}" for port in iter(int, 1)), "more than"),
+    ([{"targets": ["10.0.0.1:80"] * 20_000}], "more than"),
 ])
 def test_what_is_no_set_of_backends_says_why(said: object, why: str) -> None:
     with pytest.raises(BadAnswer, match=why):
