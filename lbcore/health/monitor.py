@@ -248,6 +248,11 @@ class HealthMonitor:
         """Everything known about a backend. Raises KeyError if the plan has none at this row."""
         return self._watch(row).health(time.monotonic(), time.time())
 
+    def pool_state(self, pool: str) -> str:
+        """How a pool gets by: "normal", "backup", "panic", "backup panic" or "none"."""
+        watch = self._pools.get(pool)
+        return (watch.mode if watch is not None else Mode.NONE).value
+
     def obey(self, orders: Mapping[tuple[str, str], Orders]) -> None:
         """All that an operator wants, by pool and backend name; who is not named has no orders."""
         self._orders = orders

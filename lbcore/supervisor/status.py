@@ -147,7 +147,8 @@ async def pools(rollout: Rollout, overlay: Overlay, only: str | None = None) -> 
             if (one := backend(rollout, rows, member, overlay)) is not None:
                 backends.append(one)
         found.append({
-            "name": rows.plan.name, "balance": _balance(rows), "state": _pool_state(live["flags"]),
+            "name": rows.plan.name, "balance": _balance(rows),
+            "state": rollout.monitor.pool_state(rows.plan.name),
             "source": overlay.source(rows.plan.name),
             "inflight": live["inflight"], "waiting": live["waiting"], "queued": totals["queued"],
             "backends": backends,
@@ -252,7 +253,8 @@ async def slim_pools(rollout: Rollout, overlay: Overlay) -> list[Json]:
             with suppress(KeyError):         # it has left the plan meanwhile
                 backends.append(_slim_backend(rollout, rows, member, overlay))
         found.append({
-            "name": rows.plan.name, "balance": _balance(rows), "state": _pool_state(live["flags"]),
+            "name": rows.plan.name, "balance": _balance(rows),
+            "state": rollout.monitor.pool_state(rows.plan.name),
             "source": overlay.source(rows.plan.name),
             "inflight": live["inflight"], "waiting": live["waiting"],
             "backends": backends,
@@ -287,11 +289,6 @@ def _match(route: RoutePlan, *, default: bool) -> str:
 def _balance(rows: PoolRows) -> str:
     plan = rows.plan
     return f"consistent ({plan.hash})" if plan.balance == "consistent" else plan.balance
-
-
-def _pool_state(flags: int) -> str:
-    words = [word for bit, word in ((1, "panic"), (2, "backup")) if flags & bit]
-    return " ".join(words) or "normal"
 
 
 def iso(seconds: float | datetime | None) -> str | None:
