@@ -7,6 +7,7 @@ LBCORE_SANITIZE=1    AddressSanitizer and UndefinedBehaviorSanitizer (`make test
 LBCORE_SKIP_BUILD=1  no compiled module: `make` installs the command first and builds in the tree
 """
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -73,9 +74,14 @@ extensions = [
     for source in sorted(Path("lbcore").glob("_*.pyx"))
 ]
 
+CPUS = len(os.sched_getaffinity(0))
+# A process that is not forked would run this file again.
+TRANSLATORS = CPUS if multiprocessing.get_start_method() == "fork" else 0
+
 setup(
     ext_modules=[] if chosen("LBCORE_SKIP_BUILD") else cythonize(
         extensions,
+        nthreads=TRANSLATORS,
         compiler_directives={
             "language_level": 3,
             "boundscheck": False,
@@ -88,6 +94,6 @@ setup(
     cmdclass={"build_ext": BuildExt},
     options={
         "build": {"build_base": build_base},
-        "build_ext": {"parallel": len(os.sched_getaffinity(0))},
+        "build_ext": {"parallel": CPUS},
     },
 )
