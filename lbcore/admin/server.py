@@ -36,6 +36,7 @@ LARGE_BODY = 32 * 2**10
 BODY_PATIENCE = 10.0             # seconds for a request's body
 ANSWER_PATIENCE = 30.0           # seconds for a client to take an answer
 FINISH = 5.0                     # seconds that running requests get when the server stops
+LATE = 0.05                      # seconds for the requests of who has just connected by then
 AT_ONCE = 4                      # requests that read at the same time: checks must get their turn
 READY_AGE = 1.0                  # seconds that a picture may be old for /readyz
 HEADERS = {"Server": "lbcore", "X-Content-Type-Options": "nosniff",
@@ -102,6 +103,8 @@ class AdminServer:
         if self._server is not None:
             self._server.close()
             self._server = None
+            # aiohttp would not hear the first request of a connection, and wait FINISH for it.
+            await asyncio.sleep(LATE)
         if self._door is not None:
             self._door.close()
             self._door = None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 CANNOT_APPLY = (ResolveError, BindError, LookupError, ValueError, OSError)
 ENDING = "lbcore is ending"
+LEAVING = "an upgrade takes over just now: ask again in a moment"
 REPLACED_SOON = 5.0              # seconds until a worker that refused the plan has a successor
 
 
@@ -89,6 +90,7 @@ class AppRollout:
                     failures = await self.put(change, range(len(supervisor.fleet.slots)))
                 except CANNOT_APPLY as error:
                     raise ControlError(422, str(error), "the old one goes on") from error
+                supervisor.running.keep()
         return {"pool": pool, "plan_version": supervisor.rollout.version,
                 "workers_failed": failures, **(apps.describe(pool) or {})}
 
@@ -105,9 +107,9 @@ class AppRollout:
             await self.apps.abandon(change)
             raise
         try:
-            if supervisor.stopping:
+            if supervisor.closed:
                 await self.apps.abandon(change)
-                raise ControlError(409, ENDING)
+                raise ControlError(409, supervisor.closed)
             yield
         finally:
             supervisor.changing.release()

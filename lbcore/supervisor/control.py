@@ -16,7 +16,6 @@ from lbcore.admin import ControlError
 from lbcore.admin.figures import FigureSource
 from lbcore.config.show import effective, to_toml
 from lbcore.supervisor import status, upgrade
-from lbcore.supervisor.apps_rollout import ENDING
 from lbcore.supervisor.changes import ORDERING, Overlay, name_of
 from lbcore.supervisor.edits import Edit
 from lbcore.supervisor.events import Subscription
@@ -281,8 +280,8 @@ class SupervisorControl:
         return {"plan_version": self.plan_version, "pool": pool, "name": backend}
 
     def _refuse_when_stopping(self) -> None:
-        if self._supervisor.stopping:
-            raise ControlError(409, ENDING)
+        if self._supervisor.closed:
+            raise ControlError(409, self._supervisor.closed)
 
 
 def _comments(overlay: Overlay, listed: Collection[tuple[str, str]]) -> str:

@@ -20,10 +20,17 @@ from lbcore.config import Config, ConfigError
 from lbcore.config.plan import Plan
 from lbcore.supervisor import kept, resize
 from lbcore.supervisor.apps import Change as AppChange
-from lbcore.supervisor.apps_rollout import ENDING
 from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.aside import aside
-from lbcore.supervisor.changes import Change, Found, Overlay, Table, name_of, table_of
+from lbcore.supervisor.changes import (
+    DEFINING,
+    Change,
+    Found,
+    Overlay,
+    Table,
+    name_of,
+    table_of,
+)
 from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.edits import Edit
 from lbcore.supervisor.fitting import Dropped, compiled, fitting
@@ -152,7 +159,7 @@ class Running:
         the pool's backends come from. What an operator has changed lies over it, as far as it
         applies. Raises ControlError, and then nothing has changed.
         """
-        async with self._turn(None):
+        async with self._turn(None, ours=True):
             tables = self.found.tables
             if pool not in tables.get("pool", {}):
                 raise ControlError(404, f"there is no pool {pool!r}")
@@ -161,17 +168,22 @@ class Running:
                 found = Found(source, tuple(table_of(one) for one in backends))
             before = {name_of(one): one for one in self.overlay.base(tables, pool)}
             overlay, dropped = self.overlay.with_found(pool, found).rebased(tables, [pool])
-            try:
+            # What may not go with it: who is drained or forced can be in any set.
+            doubtful = [key for key, change in overlay.changes.items()
+                        if change.pool == pool and change.op in (*DEFINING, "weight")]
+            fits = not doubtful or bool(overlay.backends(tables, pool))
+            if fits:
+                try:
+                    await self._put(overlay)
+                except ControlError as error:
+                    if not doubtful or not error.problems:   # it may be the machine, just now
+                        raise
+                    fits = False
+            if not fits:
+                dropped += [(overlay.changes[key], "it does not go with what the source has found")
+                            for key in doubtful]
+                overlay = overlay.without(doubtful)
                 await self._put(overlay)
-            except ControlError:
-                # Perhaps only what an operator changed does not go with it.
-                changes = [change for change in overlay.changes.values() if change.pool == pool]
-                if not changes:
-                    raise
-                overlay = overlay.forget(pool)
-                await self._put(overlay)
-                dropped += [(change, "it does not go with what the source has found")
-                            for change in changes]
             self._tell_dropped(dropped)
             after = {name_of(one): one for one in overlay.base(tables, pool)}
         return {
@@ -253,9 +265,10 @@ class Running:
         except CANNOT_APPLY as error:
             raise ControlError(422, str(error), "nothing has changed") from error
 
-    def _refuse(self, expect: int | None) -> None:
-        if self._supervisor.stopping:
-            raise ControlError(409, ENDING)
+    def _refuse(self, expect: int | None, *, ours: bool = False) -> None:
+        here = self._supervisor
+        if here.stopping or (here.leaving and not ours):
+            raise ControlError(409, here.closed)
         if self._supervisor.rollout.plan is None:
             raise ControlError(409, "lbcore is starting", "try again when it serves")
         version = self._supervisor.rollout.version
@@ -264,10 +277,15 @@ class Running:
                                "somebody else has changed something: look again")
 
     @asynccontextmanager
-    async def _turn(self, expect: int | None) -> AsyncIterator[None]:
-        """A turn among all who change something. Raises ControlError."""
+    async def _turn(self, expect: int | None, *, ours: bool = False) -> AsyncIterator[None]:
+        """A turn among all who change something. Raises ControlError.
+
+        ``ours``: nobody waits for an answer, and an upgrade may wait for it.
+        """
+        if not ours:
+            self._refuse(None)           # nor may anybody wait who would be refused then
         async with self._supervisor.changing:
-            self._refuse(expect)
+            self._refuse(expect, ours=ours)
             yield
 
     async def _put(self, overlay: Overlay) -> None:
@@ -411,9 +429,13 @@ class Running:
             here.log.warning("changes.not_kept", error=error.strerror,
                              message="they would be lost if this supervisor were killed")
 
-    def let_go(self) -> None:
-        """The instance ends: what was changed ends with it."""
-        kept.remove(self._supervisor.instance)
+    def let_go(self, *, started: bool) -> None:
+        """The instance ends: what was changed ends with it.
+
+        Not so if it has never ``started``: then it is for the next one to go on from.
+        """
+        if started or not kept.read(self._supervisor.instance)[0].get("changes"):
+            kept.remove(self._supervisor.instance)
 
 
 def _listed(changes: Sequence[Change]) -> str:

@@ -24,7 +24,7 @@ from lbcore.admin.server import AdminServer
 from lbcore.config.plan import Plan
 from lbcore.health import HealthEvent, HealthMonitor
 from lbcore.supervisor import resize, takeover
-from lbcore.supervisor.apps_rollout import ENDING, AppRollout
+from lbcore.supervisor.apps_rollout import ENDING, LEAVING, AppRollout
 from lbcore.supervisor.control import SupervisorControl
 from lbcore.supervisor.demo import DemoBackends
 from lbcore.supervisor.discovery import Discovery, NoBackends
@@ -90,6 +90,7 @@ class Supervisor:
         self.changing = asyncio.Lock()
         self.reloading = asyncio.Lock()
         self.stopping = ""               # "", "draining" or "now"
+        self.leaving = False             # the version of an upgrade is about to take over
         self.serving = False             # from the end of the start, or of an exec, on
         self.notifier = Notifier()
         self._over = asyncio.Event()
@@ -110,6 +111,11 @@ class Supervisor:
         if self.rollout.plan is None:
             raise RuntimeError("no plan is in force yet")
         return self.rollout.plan
+
+    @property
+    def closed(self) -> str:
+        """Why nothing can be changed any more; "" if it can."""
+        return ENDING if self.stopping else LEAVING if self.leaving else ""
 
     def _rows_in_use(self) -> tuple[int, int, int, int]:
         return self.rollout.rows_in_use()
@@ -340,7 +346,7 @@ class Supervisor:
                 with suppress(FileNotFoundError):
                     os.unlink(name)     # noqa: PTH108  (one system call at the very end)
         if not left_alone:
-            self.running.let_go()
+            self.running.let_go(started=bool(self.stopping))
         self.instance.leave()
 
 

@@ -94,6 +94,8 @@ def memory_file(name: str, text: str) -> int:
 
 async def exec_new_version(supervisor: Supervisor) -> None:
     """Becomes the new version. Returns only when that is not possible; then all is as before."""
+    # Who waits for a turn to change something is before us, and is told to ask the new version.
+    supervisor.leaving = True
     async with supervisor.changing:
         supervisor.log.info("upgrade.exec", message="the new version takes over", pid=os.getpid())
         handled = list(supervisor.handle_signals())
@@ -125,6 +127,7 @@ async def exec_new_version(supervisor: Supervisor) -> None:
             if state >= 0:
                 os.close(state)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
+            supervisor.leaving = False
             supervisor.upgraded = _failed(f"cannot exec the new version: {error}")
             supervisor.log.error("upgrade.failed", message="the running version goes on",
                                  error=repr(error))

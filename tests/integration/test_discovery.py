@@ -409,6 +409,25 @@ def test_an_operators_changes_lie_over_what_is_found(box: Instance) -> None:
     assert not box.backend(ONE)["draining"]
 
 
+def test_what_does_not_go_with_what_is_found_ends_and_no_more_than_that(box: Instance) -> None:
+    path = watching(box)
+    put(path, [ONE, TWO])
+    box.write()
+    box.start()
+    box.admin.weight("main", ONE, 0)
+    box.admin.drain("main", ONE)
+    put(path, [ONE])                     # alone, its weight cannot be 0
+    until(lambda: addresses(box) == [ONE], "one")
+    assert (box.backend(ONE)["weight"], box.backend(ONE)["draining"]) == (1, True)
+    assert [one["op"] for one in box.admin.changes()["changes"]] == ["drain"]
+    put(path, [ONE, TWO])
+    until(lambda: addresses(box) == [ONE, TWO], "two")
+    box.admin.remove("main", TWO)
+    put(path, [TWO])                     # alone, it cannot be taken out
+    until(lambda: addresses(box) == [TWO], "the other")
+    assert len(box.events("change.dropped")) == 2
+
+
 def test_sources_that_say_the_same_cost_no_new_plan(box: Instance) -> None:
     path = watching(box)
     put(path, [ONE])

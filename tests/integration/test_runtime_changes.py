@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -322,6 +326,64 @@ def test_changes_survive_reload_upgrade_and_a_killed_supervisor(
     lb.admin.forget_changes()
     lb.wait_serving(2)
     assert names(lb) == echoes[:2] and shown(lb, echoes[0])["weight"] == 1
+
+
+def test_upgrade_waits_for_nobody_who_wants_to_change_something(echoes: list[str]) -> None:
+    """Each of them is answered: it is done, or not and to be asked for again."""
+    with instance() as made, ThreadPoolExecutor(6) as pool:
+        made.pool["backends"] = echoes
+        made.write()
+        made.start()
+        over = threading.Event()
+        refused = threading.Event()
+
+        def script(number: int) -> list[str]:
+            done: list[str] = []
+            while not over.is_set():
+                name = f"{number}-{len(done)}"
+                try:
+                    made.admin.add("main", {"address": echoes[0], "name": name})
+                    done.append(name)
+                except AdminError as error:
+                    assert (error.status, "upgrade" in str(error)) == (409, True)
+                    refused.set()
+            return done
+
+        scripts = [pool.submit(script, number) for number in range(6)]
+        try:
+            made.wait_for("changed", 12)
+            made.admin.upgrade()
+            made.wait_for("upgraded")
+        finally:
+            over.set()
+        done = {name for one in scripts for name in one.result()}
+        assert refused.is_set()
+        assert {one["backend"] for one in made.admin.changes()["changes"]} == done
+        assert made.complaints() == []
+
+
+def test_changes_outlive_a_start_that_fails(echoes: list[str]) -> None:
+    with instance() as made:
+        made.pool["backends"] = echoes[:2]
+        made.write()
+        made.start()
+        made.admin.drain("main", echoes[0])
+        version = made.status()["plan_version"]
+        for pid in made.processes():     # as when the machine has no memory left
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        made.exit_code()
+        until(lambda: not made.processes(), "the end of all")
+        made.file["lbcore"]["pid_file"] = "/proc/no/such/place"
+        made.write()
+        made.start(wait=False)
+        assert made.exit_code() == 1
+        del made.file["lbcore"]["pid_file"]
+        made.write()
+        made.start()
+        assert made.backend(echoes[0])["draining"]
+        # What was coming into force when it was killed may have been seen by somebody.
+        assert made.status()["plan_version"] > version + 1
 
 
 def test_stop_ends_changes_and_leaves_nothing(servers: list[Server], echoes: list[str]) -> None:
