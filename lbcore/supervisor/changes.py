@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from lbcore.config.models import Backend
@@ -96,8 +97,7 @@ class Overlay:
                 running.append(table)
             elif change.op == "set":
                 running.append(change.running)
-        return running + [change.running for change in self.changes.values()
-                          if change.op == "add" and change.pool == pool]
+        return running + self._added.get(pool, [])
 
     def base(self, tables: Tables, pool: str) -> list[Table]:
         """The backends of a pool before any change: of its source, or of the file."""
@@ -142,9 +142,22 @@ class Overlay:
 
     def source(self, pool: str) -> str:
         """Where the backends of a pool come from: "file", what its source is, or "api"."""
-        if any(change.pool == pool and change.op in DEFINING for change in self.changes.values()):
+        if pool in self._edited:
             return "api"
         return self.found[pool].source if pool in self.found else "file"
+
+    @cached_property
+    def _added(self) -> dict[str, list[Table]]:
+        """By pool: somebody with hundreds of pools may have thousands of changes."""
+        added: dict[str, list[Table]] = {}
+        for change in self.changes.values():
+            if change.op == "add":
+                added.setdefault(change.pool, []).append(change.running)
+        return added
+
+    @cached_property
+    def _edited(self) -> frozenset[str]:
+        return frozenset(change.pool for change in self.changes.values() if change.op in DEFINING)
 
     def forget(self, pool: str | None) -> Overlay:
         """Without the changes of a pool, or without any."""

@@ -41,7 +41,7 @@ def read(instance: Instance) -> tuple[Json, int]:
         state = json.loads((instance.runtime_dir / NAME).read_text())
         if isinstance(state, dict) and state.get("boot") == _boot():
             version = state.get("version")
-            return state, version + 1 if isinstance(version, int) and 0 < version < MOST else 0
+            return state, version + 1 if isinstance(version, int) and 0 < version < MOST - 1 else 0
     return {}, 0
 
 
