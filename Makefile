@@ -19,6 +19,8 @@ SOAK_ARGS ?=
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Tests start lbcore a thousand times: what it imports need not be compiled each time.
+CACHED := env -u PYTHONDONTWRITEBYTECODE
 COMPILED := setup.py $(wildcard lbcore/*.pyx lbcore/*.pxd lbcore/includes/*.pxd)
 
 .PHONY: wheel help run build profile test lint test-faults test-asan fuzz compare load soak dist dist-check docs docs-serve clean
@@ -46,7 +48,7 @@ profile: $(VENV)/.installed  ## compile with what perf needs, until the next mak
 
 test: $(VENV)/.built $(VENV)/.dev $(VENV)/.load $(VENV)/.docs  ## build and pass the tests
 	@scripts/system-packages test
-	@$(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(CACHED) $(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## types, style and the direction of imports
 	$(BIN)/ruff check .
