@@ -36,6 +36,10 @@ class Guard:
         """Whether a token must be shown."""
         return bool(self._token)
 
+    def same_token(self, token: str) -> bool:
+        """Whether this is the token that must be shown."""
+        return hmac.compare_digest(token.encode(), self._token)
+
     def knows(self, headers: Mapping[str, str]) -> bool:
         """Whether a request shows the token, or needs none. Takes as long for any wrong one."""
         if not self._token:

@@ -48,7 +48,8 @@ class Connection(web.RequestHandler):
         elif request.writer.output_size > 0:
             raise ConnectionError("an answer has begun already")
         first = (message or "this is not HTTP").splitlines()[0][:200].rstrip(":")
-        answer = web.json_response(ControlError(status, first).as_json(), status=status)
+        answer = web.json_response(ControlError(status, first).as_json(), status=status,
+                                   headers={"Server": "lbcore"})
         answer.force_close()
         return answer
 

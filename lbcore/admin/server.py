@@ -77,7 +77,11 @@ class AdminServer:
         elif not self._token:
             self._token = secrets.token_hex()
         over_tcp = listening is not None and listening.family != socket.AF_UNIX
-        self._guard = Guard(self._token if over_tcp else "", plan.hosts)
+        before, token = self._guard, self._token if over_tcp else ""
+        self._guard = Guard(token, plan.hosts)
+        if not before.same_token(token):         # streams of who knows the old one only end, too
+            self._streams.close()
+            self._streams = Streams(self._control)
 
     async def start(self, listening: socket.socket) -> None:
         """Begins to answer. The server works on a duplicate of ``listening``.
@@ -99,12 +103,12 @@ class AdminServer:
 
     async def stop(self) -> None:
         """Ends streams, finishes requests that are being answered, closes all connections."""
-        self._streams.close()
         if self._server is not None:
             self._server.close()
             self._server = None
             # aiohttp would not hear the first request of a connection, and wait FINISH for it.
             await asyncio.sleep(LATE)
+        self._streams.close()
         if self._door is not None:
             self._door.close()
             self._door = None

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -235,7 +236,16 @@ def test_token_is_read_again_at_reload_and_a_bad_one_changes_nothing() -> None:
         assert get(port, "/v1/reload", TOKEN) == 422
         assert get(port, "/v1/workers", TOKEN) == 200
         token.chmod(0o600)
-        assert get(port, "/v1/reload", TOKEN) == 200
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as stream:
+            stream.sendall(b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+                           b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n")
+            assert stream.recv(12) == b"HTTP/1.1 200"
+            assert get(port, "/v1/reload", TOKEN) == 200
+            ended, deadline = False, time.monotonic() + 20
+            with contextlib.suppress(ConnectionResetError):
+                while not ended and time.monotonic() < deadline:
+                    ended = not stream.recv(65536)
+            assert ended             # who knows the old token only hears no more
         assert get(port, "/v1/workers", TOKEN) == 401
         assert get(port, "/v1/workers", ANOTHER) == 200
         made.file["admin"] = {"listen": f"127.0.0.1:{port}"}     # waits for a restart
