@@ -77,26 +77,27 @@ async def _status(call: Call) -> Json:
 
 
 async def _workers(call: Call) -> Json:
-    return _part(call, await call.look(), "workers")
+    return _part(await call.look(), "workers")
 
 
 async def _listeners(call: Call) -> Json:
-    return _part(call, await call.look(), "listeners")
+    return _part(await call.look(), "listeners")
 
 
 async def _pools(call: Call) -> Json:
-    return _part(call, await call.look(), "pools")
+    return _part(await call.look(), "pools")
 
 
 async def _pool(call: Call) -> Json:
-    return _version(call) | _named(await call.look(), call.pool)
+    status = await call.look()
+    return _of(status) | _named(status, call.pool)
 
 
 async def _backend(call: Call) -> Json:
-    pool = _named(await call.look(), call.pool)
-    for backend in pool["backends"]:
+    status = await call.look()
+    for backend in _named(status, call.pool)["backends"]:
         if backend["name"] == call.backend:
-            return {**_version(call), "pool": call.pool, **backend}
+            return {**_of(status), "pool": call.pool, **backend}
     raise ControlError(404, f"pool {call.pool!r} has no backend {call.backend!r}",
                        "GET /v1/pools/{pool} lists them")
 
@@ -121,8 +122,14 @@ def _version(call: Call) -> Json:
     return {"plan_version": call.control.plan_version}
 
 
-def _part(call: Call, status: Json, key: str) -> Json:
-    return _version(call) | {key: status[key]}
+def _of(status: Json) -> Json:
+    """The version that a picture was begun with. By the one in force when it is done, somebody
+    could change what the picture does not have yet, and If-Match would let him."""
+    return {"plan_version": status["plan_version"]}
+
+
+def _part(status: Json, key: str) -> Json:
+    return _of(status) | {key: status[key]}
 
 
 def _named(status: Json, name: str) -> Json:

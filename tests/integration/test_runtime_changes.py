@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lbcore.admin.calls import backend
 from lbcore.admin.client import AdminError
 from tests.support.echo import Backends
 from tests.support.http_load import HttpLoad
@@ -162,6 +163,27 @@ def test_expected_version_lets_exactly_one_of_two_changes_through(
     with pytest.raises(AdminError) as error:
         lb.admin.weight("main", echoes[0], 8, expect=now)
     assert refused(412, error) and shown(lb, echoes[0])["weight"] == 7
+
+
+def test_what_several_count_up_at_once_with_if_match_is_counted_exactly(
+    lb: Instance, echoes: list[str],
+) -> None:
+    one = backend("main", echoes[0])
+
+    def count_up(times: int) -> None:
+        while times:
+            seen = lb.admin.do(one)
+            try:
+                lb.admin.weight("main", echoes[0], seen["weight"] + 1, expect=seen["plan_version"])
+                times -= 1
+            except AdminError as error:
+                assert error.status == 412
+
+    before = shown(lb, echoes[0])["weight"]
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(count_up, 60) for _ in range(4)]:
+            done.result()
+    assert shown(lb, echoes[0])["weight"] == before + 240
 
 
 def test_one_bad_change_of_several_changes_nothing(lb: Instance, echoes: list[str]) -> None:
