@@ -65,7 +65,7 @@ def _switch(value: object) -> object:
 class Query(BaseModel):
     """What may stand behind the question mark."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class LiveQuery(Query):
@@ -106,7 +106,7 @@ class StreamQuery(Query):
 class Body(BaseModel):
     """A request body: no unknown keys, no guessing between types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class WeightBody(Body):
@@ -368,7 +368,7 @@ class Reloaded(Versioned):
 class AppRestarted(Versioned):
     """An application has new servers."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     pool: str | None = None
 
@@ -398,7 +398,7 @@ class StreamState(Answer):
 class Document(Answer):
     """An OpenAPI document."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
     openapi: str
     info: dict[str, Any]

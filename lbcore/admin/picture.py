@@ -24,7 +24,7 @@ Forced = Literal["up", "down"]
 class Answer(BaseModel):
     """What all answers have in common: later versions may add keys."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class Versioned(Answer):

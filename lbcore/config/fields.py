@@ -142,4 +142,4 @@ StatusRange = Annotated[
 class Table(BaseModel):
     """What every table has in common: no unknown keys, no guessing between types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
