@@ -44,6 +44,8 @@ def describe(said: Json) -> Iterator[Line | Table]:
     for pool in said["pools"]:
         yield ""
         waiting = f", {pool['waiting']} waiting" if pool["waiting"] else ""
+        if pool["state"] == "none":
+            waiting = f": no backend takes traffic{waiting}"
         yield [f"pool {pool['name']}: {pool['balance']}, ", state_of(pool["state"]), waiting]
         yield from _app(pool.get("app"))
         yield Table(BACKENDS, [_backend(backend) for backend in pool["backends"]])

@@ -539,7 +539,7 @@ class HealthMonitor:
         nth = f" (ejection {watch.ejections} in a row)" if watch.ejections > 1 else ""
         self._telling.publish(
             watch, was_shown,
-            f"{failures} connections in a row failed; out for {length / 1000:g} s{nth}")
+            f"{failures} failures in a row; out for {length / 1000:g} s{nth}")
 
     def _return(self, watch: Watch) -> None:
         was_shown, now = watch.shown, time.monotonic()

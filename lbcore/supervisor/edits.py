@@ -210,11 +210,32 @@ class Edit:
                 raise ControlError(400, f"{value!r} is no weight",
                                    f"a number from 0 to {MAX_WEIGHT}, or null")
             value = file if value is None else value
+            if value == 0:
+                self._leave_one(pool, name)
         elif op == "drain" and not isinstance(value, bool):
             raise ControlError(400, f"drain is true or false, not {value!r}")
         elif op == "force" and value not in ("up", "down", None):
             raise ControlError(400, f"force is \"up\", \"down\" or null, not {value!r}")
         self._put(op, pool, name, file, value, value == file)
+
+    def _leave_one(self, pool: str, name: str) -> None:
+        """Refuses to take the weight of the last of the backends that no file lists.
+
+        Those that a file could list are checked as in a file.
+        """
+        own = self._own.get(pool, ())
+        if not own:
+            return
+        weights = {one: 1 for one in own} | {
+            listed: table.get("weight", 1) for listed, table in self._backends(pool).items()}
+        for change in self._changes.values():
+            if change.op == "weight" and change.pool == pool:
+                weights[change.backend] = change.running
+        weights.pop(name, None)
+        if not any(weights.values()):
+            raise ControlError(
+                422, f"every backend of pool {pool!r} would have weight 0, and none would get a "
+                "connection", "give another a weight first, or drain this one")
 
     def _put(self, op: str, pool: str, name: str, file: Any, running: Any, as_file: bool) -> None:
         change = Change(op, pool, name, file, running, self._now)

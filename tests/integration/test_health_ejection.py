@@ -37,7 +37,7 @@ async def test_a_backend_that_traffic_fails_on_is_ejected_and_comes_back():
         lab.fail(0, 1)
         assert lab.board.state(0) == "ejected", "workers must see it before ring() returns"
         event = await lab.event()
-        assert event.reason == "5 connections in a row failed; out for 0.06 s"
+        assert event.reason == "5 failures in a row; out for 0.06 s"
         assert lab.monitor.backend(0).ejected_until > time.time() - 60
         event = await lab.event()
         assert (event.old, event.new, event.reason) == ("ejected", "up", "ejection is over")

@@ -97,6 +97,17 @@ def test_what_makes_no_sense_is_refused_by_its_kind() -> None:
     assert work.done().changes.keys() == {("backend", "web", "b")}
 
 
+def test_the_last_weight_of_what_lbcore_runs_itself_cannot_be_taken() -> None:
+    work = edit()
+    assert refusal(work.patch, "app", "app", {"weight": 0}) == 422
+    work.patch("show", "demo-1", {"weight": 0})
+    assert refusal(work.patch, "show", "demo-2", {"weight": 0}) == 422
+    work.patch("show", "demo-1", {"weight": 2})
+    work.patch("show", "demo-2", {"weight": 0})
+    work.add("show", {"address": "10.0.0.9:80"})
+    work.patch("show", "demo-1", {"weight": 0})
+
+
 def test_a_pool_with_demonstration_servers_may_lose_its_last_own_backend() -> None:
     found = overlay(("add", "show", "10.0.0.9:80"))
     work = edit(found)
