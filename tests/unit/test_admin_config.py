@@ -77,7 +77,9 @@ def test_file_is_named_from_the_directory_of_the_configuration(
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o620, 0o601, 0o666])
-def test_token_that_others_can_read_or_change_is_refused(tmp_path: Path, token: Path, mode: int) -> None:
+def test_token_that_others_can_read_or_change_is_refused(
+    tmp_path: Path, token: Path, mode: int,
+) -> None:
     token.chmod(mode)
     found = problem(tmp_path, 'listen = "127.0.0.1:9900"\ntoken_file = "token"')
     assert found.key == "admin.token_file"
