@@ -251,7 +251,7 @@ def without_contradictions(tables: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(configurations())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_what_show_writes_loads_to_the_same_plan(tables: dict[str, Any]) -> None:
     config = Config.model_validate(without_contradictions(tables))
     assume(not list(checks.errors(config, list(config.pool))))     # rules about several keys
