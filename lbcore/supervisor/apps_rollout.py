@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class AppRollout:
 
     async def put(
         self, change: Change, slots: range, *, tell: bool = True, orders: OrderBook | None = None,
-        names_again: bool = True,
+        names_again: bool = True, in_force: Callable[[], None] | None = None,
     ) -> list[str]:
         """Puts the plan of a change into force, as ``Rollout.apply`` does, and what it replaces
         to rest. Raises as that does, and then nothing has changed."""
@@ -51,7 +51,7 @@ class AppRollout:
                            for pool in rollout.plan.pools)
         try:
             failures = await rollout.apply(change.plan, slots, tell=tell, orders=orders,
-                                           names_again=names_again)
+                                           names_again=names_again, in_force=in_force)
         except BaseException:
             await self.apps.abandon(change)
             raise

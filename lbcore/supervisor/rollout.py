@@ -84,15 +84,16 @@ class Rollout:
 
     async def apply(
         self, plan: Plan, slots: range, *, tell: bool = True, orders: OrderBook | None = None,
-        names_again: bool = True,
+        names_again: bool = True, in_force: Callable[[], None] | None = None,
     ) -> list[str]:
         """Puts a plan into force, for workers in these slots.
 
         Returns what went wrong in single workers. With ``tell`` false, workers keep the plan
         they have: the caller replaces them. ``orders`` are what an operator wants from now on,
         without any what was wanted before. ``names_again`` asks for the addresses of all names,
-        not only of new ones. Raises ResolveError, BindError, ValueError or OSError, and then
-        nothing has changed.
+        not only of new ones. ``in_force`` is called at the moment the plan is, with its version:
+        workers hear of it after that. Raises ResolveError, BindError, ValueError or OSError, and
+        then nothing has changed.
         """
         orders = self.orders if orders is None else orders
         weights = {key: order.weight for key, order in orders.items() if order.weight is not None}
@@ -123,6 +124,8 @@ class Rollout:
         self.plan, self.members, self.resolved = plan, members, resolved
         self.applied_at = datetime.now(UTC)
         self.orders = orders
+        if in_force is not None:
+            in_force()
         self._tell_of(names)
         try:
             self.table.update_options(plan)

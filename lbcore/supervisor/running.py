@@ -299,13 +299,17 @@ class Running:
         before_workers = here.workers_wanted
         if plan.workers != here.plan.workers:
             await self._resize(plan.workers)
+        before = self.overlay
+
+        def in_force() -> None:      # whoever reads the version reads what it stands for
+            self.overlay, self._config = overlay, config
+
         try:
-            await self._into_force(plan, overlay)
+            await self._into_force(plan, overlay, in_force)
         except ControlError:
             if here.workers_wanted != before_workers:
                 await self._resize(before_workers)
             raise
-        before, self.overlay, self._config = self.overlay, overlay, config
         here.log.configure(plan.log)         # only its level can be another: no file is opened
         self.keep()
         here.control.changed()
@@ -321,15 +325,18 @@ class Running:
             self._last = (tables, weights), plan, config
         return self._last[1], self._last[2]
 
-    async def _into_force(self, plan: Plan, overlay: Overlay) -> None:
+    async def _into_force(
+        self, plan: Plan, overlay: Overlay, in_force: Callable[[], None]
+    ) -> None:
         here = self._supervisor
         orders = overlay.orders()
         if not here.rollout.needs_workers(plan, orders):
             here.rollout.order(plan, orders)
+            in_force()
             return
         with self._refused_change():
             await here.apps.put(AppChange(plan, {}), range(len(here.fleet.slots)), orders=orders,
-                                names_again=False)
+                                names_again=False, in_force=in_force)
 
     def _with_first(self, first: Mapping[str, Found]) -> Overlay:
         """What was changed, with what sources have said for a file that is not in force yet."""
@@ -350,11 +357,14 @@ class Running:
         for key in waiting:
             here.log.warning("reload.needs_restart", message="stays as it was until a restart",
                              key=key)
+
+        def in_force() -> None:
+            self._take(found, overlay, config)
+            self.file_version = here.rollout.version
+
         with self._refusals():
             failures = await here.apps.put(change, range(len(here.fleet.slots)),
-                                           orders=overlay.orders())
-        self._take(found, overlay, config)
-        self.file_version = here.rollout.version
+                                           orders=overlay.orders(), in_force=in_force)
         here.control.changed()
         self._tell_dropped(dropped)
         here.use_settings(plan)

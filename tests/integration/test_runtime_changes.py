@@ -186,6 +186,25 @@ def test_what_several_count_up_at_once_with_if_match_is_counted_exactly(
     assert shown(lb, echoes[0])["weight"] == before + 240
 
 
+def test_a_new_version_is_never_seen_with_what_an_old_one_stood_for(
+    lb: Instance, echoes: list[str],
+) -> None:
+    """A worker that does not listen keeps a change from being answered, not from being seen."""
+    before = lb.admin.changes()["plan_version"]
+    stopped = lb.serving()[0]["pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            change = pool.submit(lb.admin.add, "main", {"address": echoes[2]})
+            until(lambda: lb.admin.changes()["plan_version"] > before, "another version")
+            assert [one["op"] for one in lb.admin.changes()["changes"]] == ["add"]
+            assert not change.done()
+            os.kill(stopped, signal.SIGCONT)
+            change.result()
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+
+
 def test_one_bad_change_of_several_changes_nothing(lb: Instance, echoes: list[str]) -> None:
     now = version(lb)
     good: list[Json] = [{"op": "add", "pool": "main", "backend": {"address": echoes[2]}},
