@@ -468,7 +468,7 @@ async def test_backends_of_every_temper_do_not_disturb_each_other():
             await writer.drain()
             await asyncio.sleep(0.001)
 
-    health = HealthPlan(type="http", interval_ms=40, fast_interval_ms=40, timeout_ms=100,
+    health = HealthPlan(type="http", interval_ms=40, fast_interval_ms=40, timeout_ms=2_000,
                         expect_body="GREEN", rise=1, fall=1)
     before = open_sockets()
     async with contextlib.AsyncExitStack() as stack:
