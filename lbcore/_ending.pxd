@@ -25,3 +25,7 @@ cdef void exchange_abort(loop_t *loop, web_t *web, exchange_t *x, int reason) no
 
 # Counts, logs, gives everything back. Also for what became a tunnel, when that has ended.
 cdef void exchange_free(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil
+
+# Decides whether the client's connection stays, and returns what a head has to say about it
+# (ANSWER_*).
+cdef uint32_t answer_flags(loop_t *loop, exchange_t *x) noexcept nogil

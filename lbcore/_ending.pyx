@@ -106,18 +106,8 @@ cdef void exchange_answer(loop_t *loop, web_t *web, exchange_t *x, int status, i
     exchange_respond(loop, web, x, status, reason, retry_after)
 
 
-cdef void exchange_respond(loop_t *loop, web_t *web, exchange_t *x, int status, int reason,
-                           uint32_t retry_after) noexcept nogil:
-    cdef uint32_t flags = 0, size, room
-    cdef char *own = NULL
-    cdef char *out = web.output
-    cdef int result
-    if x.origin != NULL:
-        origin_close(loop, web, x.origin, True)
-        x.origin = NULL
-    exchange_let_go(loop, web, x, False)
-    x.status = <unsigned short> status
-    x.reason = <uint8_t> reason
+cdef uint32_t answer_flags(loop_t *loop, exchange_t *x) noexcept nogil:
+    cdef uint32_t flags = 0
     # A request that was not read to its end leaves its body in the way of the next one.
     if not x.flags & X_UP_DONE or loop.draining:
         x.flags &= ~<uint32_t> X_KEEP_ALIVE
@@ -127,6 +117,22 @@ cdef void exchange_respond(loop_t *loop, web_t *web, exchange_t *x, int status, 
         flags |= ANSWER_HTTP_10
         if x.flags & X_KEEP_ALIVE:
             flags |= ANSWER_KEEP_ALIVE
+    return flags
+
+
+cdef void exchange_respond(loop_t *loop, web_t *web, exchange_t *x, int status, int reason,
+                           uint32_t retry_after) noexcept nogil:
+    cdef uint32_t flags, size, room
+    cdef char *own = NULL
+    cdef char *out = web.output
+    cdef int result
+    if x.origin != NULL:
+        origin_close(loop, web, x.origin, True)
+        x.origin = NULL
+    exchange_let_go(loop, web, x, False)
+    x.status = <unsigned short> status
+    x.reason = <uint8_t> reason
+    flags = answer_flags(loop, x)
     if x.flags & X_HEAD_ONLY:
         flags |= ANSWER_NO_BODY
     room = answer_room(&web.facts, status)

@@ -4,6 +4,7 @@ from libc.stdint cimport int16_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from lbcore._download cimport download_begin
+from lbcore._ending cimport answer_flags
 from lbcore._facts cimport facts_t
 from lbcore._http1 cimport (
     BODY_CHUNKED, BODY_CLOSE, BODY_LENGTH, BODY_NONE, FIELD_CONTENT_TYPE,
@@ -12,7 +13,7 @@ from lbcore._http1 cimport (
 )
 from lbcore._learn cimport LEARN_ENDS, learn_forget, learn_key, learn_look, learn_reply
 from lbcore._loop cimport backend_counters, clock_us, loop_t
-from lbcore._message cimport ANSWER_CLOSE, ANSWER_HTTP_10, ANSWER_KEEP_ALIVE, response_write
+from lbcore._message cimport response_write
 from lbcore._plan cimport (
     ROUTE_BUFFER_RESPONSE, STICKY_INSERT, STICKY_LEARN, pool_http_t, route_t, text_of,
 )
@@ -24,8 +25,8 @@ from lbcore._spool cimport spool_drop
 from lbcore._sticky cimport STICKY_VALUE, sticky_write
 from lbcore._web cimport (
     X_BUFFER, X_CHUNKED_OUT, X_CLOSE_FRAMED, X_EXPECT, X_HEAD_KEPT, X_HEAD_ONLY, X_HTTP_10,
-    X_KEEP_ALIVE, X_ORIGIN_KEEP, X_SENT, X_STAYS, X_TUNNEL, X_UP_DONE, exchange_t, pool_http_of,
-    route_of, web_t,
+    X_KEEP_ALIVE, X_ORIGIN_KEEP, X_SENT, X_STAYS, X_TUNNEL, exchange_t, pool_http_of, route_of,
+    web_t,
 )
 
 cdef enum:
@@ -154,7 +155,7 @@ cdef int response_begin(loop_t *loop, web_t *web, exchange_t *x, const char *dat
                         size_t body_size) noexcept nogil:
     cdef head_t *reply = &web.reply
     cdef const route_t *route = route_of(x)
-    cdef uint32_t flags = 0, size, extra
+    cdef uint32_t flags, size, extra
     cdef uint64_t length = reply.length
     cdef int framing = reply.framing
     cdef char cookie[COOKIE_ROOM]
@@ -177,14 +178,7 @@ cdef int response_begin(loop_t *loop, web_t *web, exchange_t *x, const char *dat
     elif framing == BODY_NONE and reply.flags & HEAD_LENGTH_GIVEN and (
             x.flags & X_HEAD_ONLY or reply.status == 304):
         framing = BODY_LENGTH       # repeats what it said, and sends nothing
-    if not x.flags & X_UP_DONE or loop.draining:
-        x.flags &= ~<uint32_t> X_KEEP_ALIVE
-    if not x.flags & X_KEEP_ALIVE:
-        flags |= ANSWER_CLOSE
-    if x.flags & X_HTTP_10:
-        flags |= ANSWER_HTTP_10
-        if x.flags & X_KEEP_ALIVE:
-            flags |= ANSWER_KEEP_ALIVE
+    flags = answer_flags(loop, x)
     if route.flags & ROUTE_BUFFER_RESPONSE and not wants_stream(web, data):
         x.flags |= X_BUFFER
     if route.response_fields.count:

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
+from lbcore._access cimport NO_TIME
 from lbcore._http1 cimport METHOD_DELETE, METHOD_GET, METHOD_HEAD, METHOD_OPTIONS, METHOD_PUT
 from lbcore._loop cimport clock_us, loop_t
 from lbcore._origin cimport origin_close
@@ -97,3 +98,5 @@ cdef void retry_forget(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
         x.answer = NULL
     x.flags &= ~<uint32_t> (X_SENT | X_HEAD_KEPT)
     x.replayed = 0
+    x.connect_time = NO_TIME
+    x.first_byte_time = NO_TIME

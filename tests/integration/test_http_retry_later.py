@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import select
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.support.instance import Instance, instance
+from tests.support.instance import Instance, instance, until
 
 SECONDS = 20
 GET = b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
@@ -121,3 +123,21 @@ def test_silence_is_answered_with_504_otherwise(
     site.asked()
     assert everything(client).startswith(b"HTTP/1.1 504 ")
     assert not select.select(site.listeners, [], [], 0)[0]
+
+
+def test_the_log_knows_nothing_of_the_answer_that_was_not_passed_on(
+    site: Site, tmp_path: Path,
+) -> None:
+    log = tmp_path / "access.log"
+    site.lb.file["log"]["access"] = str(log)
+    site.start({}, first_byte_timeout="500ms", retry={"statuses": [503]})
+    client = site.client(GET)
+    site.asked()[1].sendall(BUSY)
+    site.asked()
+    assert everything(client).startswith(b"HTTP/1.1 504 ")
+    until(lambda: log.exists() and log.read_text().endswith("\n"), "a line in the log")
+    line = json.loads(log.read_text())
+    assert line["status"] == 504
+    assert line["attempts"] == 2
+    assert "connect_ms" in line
+    assert "first_byte_ms" not in line
