@@ -10,21 +10,15 @@ import pytest
 
 from tests.support.faults import times
 from tests.support.http_load import HttpLoad
-from tests.support.http_servers import Server, uvicorn
+from tests.support.http_servers import Server, uvicorns
 from tests.support.instance import Instance, instance
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
     """Three applications under uvicorn."""
-    made = [uvicorn() for _ in range(3)]
-    try:
-        for server in made:
-            server.start()
+    with uvicorns(3) as made:
         yield made
-    finally:
-        for server in made:
-            server.close()
 
 
 @pytest.fixture

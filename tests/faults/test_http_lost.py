@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.faults import times
 from tests.support.http_load import HttpLoad
-from tests.support.http_servers import Server, uvicorn
+from tests.support.http_servers import Server, uvicorns
 from tests.support.instance import Instance, instance, until
 
 GETS = ("GET keep", "GET close")
@@ -24,14 +24,8 @@ NEVER_EJECTED = {"failures": 0}
 @pytest.fixture
 def servers() -> Iterator[list[Server]]:
     """Two applications under uvicorn."""
-    made = [uvicorn(), uvicorn()]
-    try:
-        for server in made:
-            server.start()
+    with uvicorns(2) as made:
         yield made
-    finally:
-        for server in made:
-            server.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from lbcore.admin.client import AdminError
 from tests.support.http_load import HttpLoad
-from tests.support.http_servers import Server, uvicorn
+from tests.support.http_servers import Server, uvicorns
 from tests.support.instance import Instance, free_port, instance, until
 from tests.support.metrics import (
     OPENMETRICS,
@@ -32,14 +32,8 @@ CHECKED = {"type": "tcp", "interval": "200ms", "rise": 1, "fall": 1}
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
     """Two applications under uvicorn."""
-    made = [uvicorn() for _ in range(2)]
-    try:
-        for server in made:
-            server.start()
+    with uvicorns(2) as made:
         yield made
-    finally:
-        for server in made:
-            server.close()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from lbcore.admin.calls import backend
 from lbcore.admin.client import AdminError
 from tests.support.echo import Backends
 from tests.support.http_load import HttpLoad
-from tests.support.http_servers import Server, uvicorn
+from tests.support.http_servers import Server, uvicorns
 from tests.support.instance import ROOT, Instance, free_port, instance, until
 from tests.support.load import Load
 
@@ -28,14 +28,8 @@ Json = dict[str, Any]
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
     """Three applications under uvicorn."""
-    made = [uvicorn() for _ in range(3)]
-    try:
-        for server in made:
-            server.start()
+    with uvicorns(3) as made:
         yield made
-    finally:
-        for server in made:
-            server.close()
 
 
 @pytest.fixture(scope="module")

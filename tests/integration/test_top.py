@@ -22,7 +22,7 @@ from textual.screen import ModalScreen
 
 from lbcore.cli.top.app import Top
 from tests.support.http_load import HttpLoad
-from tests.support.http_servers import Server, uvicorn
+from tests.support.http_servers import Server, uvicorns
 from tests.support.instance import PATIENCE, ROOT, Instance, free_port, instance
 from tests.support.terminal import on_terminal
 
@@ -32,14 +32,8 @@ PICTURE = ROOT / "docs" / "images" / "top.svg"
 @pytest.fixture(scope="module")
 def servers() -> Iterator[list[Server]]:
     """Two applications."""
-    made = [uvicorn() for _ in range(2)]
-    try:
-        for server in made:
-            server.start()
+    with uvicorns(2) as made:
         yield made
-    finally:
-        for server in made:
-            server.close()
 
 
 @pytest.fixture(scope="module")

@@ -118,6 +118,13 @@ def uvicorn(http: str = "httptools", *words: str, **env: str) -> Server:
                    "tests.support.http_apps:asgi"], **env)
 
 
+@contextlib.contextmanager
+def uvicorns(count: int) -> Iterator[list[Server]]:
+    """That many servers under uvicorn, which run until the end of the block."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(served(uvicorn())) for _ in range(count)]
+
+
 def waitress() -> Server:
     """waitress."""
     return Server([sys.executable, "-m", "waitress", "--listen=127.0.0.1:PORT", "--threads=4",
