@@ -78,7 +78,8 @@ class AppRollout:
             try:
                 change = await apps.prepare_restart(supervisor.plan, pool)
             except AppError as error:
-                raise ControlError(422, str(error), "the old one goes on") from error
+                raise ControlError(409 if supervisor.closed else 422, str(error),
+                                   "the old one goes on") from error
             async with self.turn_of(change):
                 if apps.current.get(pool) is not running:
                     await apps.abandon(change)
@@ -102,6 +103,8 @@ class AppRollout:
         """
         supervisor = self._supervisor
         try:
+            if supervisor.closed:        # an upgrade holds it, and waits for us to be answered
+                raise ControlError(409, supervisor.closed)
             await supervisor.changing.acquire()
         except BaseException:
             await self.apps.abandon(change)

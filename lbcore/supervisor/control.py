@@ -240,11 +240,9 @@ class SupervisorControl:
     async def upgrade(self) -> Json:
         """Replaces supervisor and workers by what is installed now; the configuration stays."""
         here = self._supervisor
-        self._refuse_when_stopping()
-        if here.upgraded["state"] == "running":
-            raise ControlError(409, "an upgrade is under way already", "`lbcore status` shows it")
+        self._refuse_upgrade()
         async with here.changing:
-            self._refuse_when_stopping()
+            self._refuse_upgrade()
             here.log.info("upgrade.checking", message="trying the installed version")
             problem = await upgrade.preflight(here.config, here.text)
             if problem:
@@ -278,6 +276,11 @@ class SupervisorControl:
                     shown = status.backend(here.rollout, rows, member, here.running.overlay)
                     return {"plan_version": self.plan_version, "pool": pool, **(shown or {})}
         return {"plan_version": self.plan_version, "pool": pool, "name": backend}
+
+    def _refuse_upgrade(self) -> None:
+        self._refuse_when_stopping()
+        if self._supervisor.upgraded["state"] == "running":
+            raise ControlError(409, "an upgrade is under way already", "`lbcore status` shows it")
 
     def _refuse_when_stopping(self) -> None:
         if self._supervisor.closed:

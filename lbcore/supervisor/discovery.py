@@ -61,6 +61,7 @@ class Discovery:
         self._supervisor = supervisor
         self._found: Read | None = None
         self._sources: dict[str, tuple[DiscoverPlan, Source]] = {}
+        self._awaited: set[asyncio.Future[str]] = set()      # "", or why nobody waits any more
 
     async def begin(self, found: Read) -> None:
         """Finds what pools need before the start; see :meth:`first`."""
@@ -72,7 +73,7 @@ class Discovery:
         """What sources say before a file comes into force.
 
         Waits for the pools that would have no backends otherwise, at most their timeout. Raises
-        NoBackends with what each of them said.
+        NoBackends with what each of them said, or ControlError after an :meth:`interrupt`.
         """
         bare = [pool.name for pool in found.plan.pools
                 if pool.discover and not pool.backends and (
@@ -81,30 +82,36 @@ class Discovery:
         wanted = {pool.name: pool.discover for pool in found.plan.pools if pool.discover}
         first: dict[str, Found] = {}
         errors: dict[str, str] = {}
+        interrupted: list[str] = []
 
         async def ask(pool: str, plan: DiscoverPlan, patience: float) -> None:
-            got = asyncio.Event()
+            got: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            self._awaited.add(got)
 
             async def take(backends: list[Table]) -> str:
                 if why := _refusal(found, pool, backends):
                     return why
                 first[pool] = Found(kind_of(plan), tuple(backends))
-                got.set()
+                if not got.done():
+                    got.set_result("")
                 return ""
 
             source = self._source(pool, plan, take)
             task = asyncio.create_task(source.run())
             try:
                 async with asyncio.timeout(patience):
-                    await got.wait()
+                    interrupted.append(await got)
             except TimeoutError:
                 errors[pool] = source.error or "it has not answered"
             finally:
+                self._awaited.discard(got)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
         await asyncio.gather(*(ask(pool, wanted[pool], wanted[pool].timeout_ms / 1000)
                                for pool in bare))
+        if any(interrupted):
+            raise ControlError(409, max(interrupted))
         if errors:
             raise NoBackends("; ".join(
                 f'pool "{pool}" has no backends: {wanted[pool].file or wanted[pool].python} named '
@@ -132,6 +139,12 @@ class Discovery:
     def failures(self) -> dict[str, str]:
         """What is wrong just now with the source of each pool that has one; "": nothing."""
         return {pool: source.error for pool, (_, source) in self._sources.items()}
+
+    def interrupt(self, why: str) -> None:
+        """Nobody waits any more for what comes into force with a first answer."""
+        for got in self._awaited:
+            if not got.done():
+                got.set_result(why)
 
     async def stop(self) -> None:
         """Asks nobody any more, and leaves no process."""

@@ -242,7 +242,9 @@ class Running:
         except ConfigError as error:
             raise self._refused(error) from error
         except CANNOT_APPLY as error:
-            raise ControlError(422, str(error), "the configuration in force stays") from error
+            # What was broken off by an end or an upgrade is nothing to be mended.
+            raise ControlError(409 if self._supervisor.closed else 422, str(error),
+                               "the configuration in force stays") from error
 
     def _refused(self, error: ConfigError) -> ControlError:
         for problem in error.problems:

@@ -304,6 +304,7 @@ class Supervisor:
         self.log.info("stopping", how=how)
         self.notifier.stopping()
         self.apps.apps.interrupt(ENDING)
+        self.discovery.interrupt(ENDING)
         self.spawn(self._end())
 
     async def _end(self) -> None:

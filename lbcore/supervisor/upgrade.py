@@ -102,8 +102,9 @@ async def exec_new_version(supervisor: Supervisor) -> None:
         descriptors: list[int] = []
         state = -1
         try:
-            # Who waits for an application is told so, and can ask again.
+            # Who waits for an application or a source is told so, and can ask again.
             supervisor.apps.apps.interrupt("an upgrade came between")
+            supervisor.discovery.interrupt(supervisor.closed)
             await supervisor.discovery.stop()
             await supervisor.admin.stop()
             await supervisor.monitor.stop()

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lbcore.admin.calls import AdminError
 from tests.support.http_load import HttpLoad
 from tests.support.http_servers import gunicorn, served
 from tests.support.instance import Instance, instance, until
@@ -277,6 +279,23 @@ def test_a_reload_whose_new_source_is_silent_changes_nothing(box: Instance) -> N
     with pytest.raises(Exception, match="named none within"):
         box.admin.reload()
     assert addresses(box) == [THREE]
+    box.pool["discover"]["timeout"] = "5m"           # an upgrade waits for none of that, nor an end
+    box.write()
+    generation = box.status()["generation"] + 1
+    for how, reason in ((box.admin.upgrade, "upgrade"),
+                        (lambda: box.signal(signal.SIGTERM), "end")):
+        told = len(box.events("discovery.failed"))
+        with ThreadPoolExecutor() as aside:
+            reload = aside.submit(box.admin.reload)
+            box.wait_for("discovery.failed", told + 1)
+            how()
+            with pytest.raises(AdminError, match=reason) as refused:
+                reload.result()
+        assert refused.value.status == 409
+        if reason == "upgrade":
+            until(lambda: status(box).get("generation") == generation, "upgraded")
+            assert addresses(box) == [THREE]
+    assert box.exit_code() == 0
 
 
 def test_discovery_goes_on_over_an_upgrade_and_a_killed_supervisor(box: Instance) -> None:
