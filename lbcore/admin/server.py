@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import json
 import secrets
 import signal
 import socket
@@ -29,6 +28,7 @@ from lbcore.admin.pages import Pages
 from lbcore.admin.readiness import obstacles
 from lbcore.admin.shared import Shared
 from lbcore.admin.stream import Streams
+from lbcore.admin.writing import dumps
 from lbcore.config.plan import AdminPlan
 
 MAX_BODY = 2 * 2**20             # all backends of a large pool
@@ -206,7 +206,7 @@ class AdminServer:
         reading.query(Query, request.query.items())
         token = self._guard.needs_token
         if token not in self._documents:
-            self._documents[token] = json.dumps(openapi.document(token)).encode()
+            self._documents[token] = dumps(openapi.document(token))
         return web.Response(body=self._documents[token], content_type="application/json")
 
     async def _healthz(self, request: web.Request) -> web.Response:
@@ -271,7 +271,8 @@ async def _body(request: web.Request, operation: Operation, readers: Executor) -
 
 def _json(said: Json, status: int = 200) -> web.Response:
     # With a line break, for those who look at it in a terminal.
-    response = web.json_response(text=json.dumps(said) + "\n", status=status)
+    response = web.Response(body=dumps(said) + b"\n", status=status,
+                            content_type="application/json", charset="utf-8")
     if "plan_version" in said:
         response.headers["ETag"] = f'"{said["plan_version"]}"'
     return response

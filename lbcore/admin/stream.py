@@ -24,6 +24,7 @@ from aiohttp import web
 from lbcore.admin.contract import Control, ControlError, Json
 from lbcore.admin.models import StreamQuery
 from lbcore.admin.shared import Shared
+from lbcore.admin.writing import dumps
 
 MAX_STREAMS = 64
 STALL = 10.0                     # seconds in which a reader must take something
@@ -80,7 +81,7 @@ class Streams:
             state: Json = {"status": await self._control.state()}
             if window is not None:
                 state["live"] = await self._control.live(window)
-            return _message("state", json.dumps(state))
+            return _message("state", dumps(state))
 
         return self._frames.setdefault(window, Shared(look))
 
@@ -142,8 +143,8 @@ class _Reader:
         try:
             async for event in events:
                 if LEVELS.index(event["level"]) >= least:
-                    await self._send(_message("event", json.dumps(event, default=str),
-                                              event["seq"]))
+                    await self._send(_message(
+                        "event", json.dumps(event, default=str).encode(), event["seq"]))
         finally:
             events.close()
 
@@ -154,7 +155,7 @@ class _Reader:
             await self._send(b": here\n\n")
 
 
-def _message(event: str, data: str, number: int | None = None) -> bytes:
+def _message(event: str, data: bytes, number: int | None = None) -> bytes:
     """A message in the format of the specification; JSON has no line breaks of its own."""
     number_line = "" if number is None else f"id: {number}\n"
-    return f"{number_line}event: {event}\ndata: {data}\n\n".encode()
+    return f"{number_line}event: {event}\ndata: ".encode() + data + b"\n\n"
