@@ -27,6 +27,7 @@ READ_SIZE = 64 * 1024
 MAX_LINE = 2048                  # bytes; a longer line becomes several
 BACKLOG = 256 * 1024             # bytes of lines that wait for the supervisor
 DATAGRAM = 32 * 1024             # bytes of lines in one
+MOST_LINES = 256                 # in one: the supervisor does nothing else while it logs them
 RETRY = 0.05                     # seconds until a supervisor that took nothing is tried again
 FAREWELL = 2.0                   # seconds for the last lines, once the application is gone
 
@@ -39,7 +40,7 @@ class Pump:
         self.label = label
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.lines: deque[bytes] = deque()
-        self.size = 0            # of those lines
+        self.size = 0            # of those lines, with their ends
         self.dropped = 0
         self.unfinished = b""    # a line whose end has not come yet
 
@@ -54,12 +55,13 @@ class Pump:
 
     def put(self, line: bytes) -> None:
         """One line, or the pieces of a long one, if there is room."""
-        if self.size + len(line) > BACKLOG:
+        pieces = [line[at:at + MAX_LINE] for at in range(0, len(line), MAX_LINE)] or [b""]
+        size = len(line) + len(pieces)
+        if self.size + size > BACKLOG:
             self.dropped += 1
             return
-        pieces = [line[at:at + MAX_LINE] for at in range(0, len(line), MAX_LINE)] or [b""]
         self.lines.extend(pieces)
-        self.size += len(line)
+        self.size += size
 
     def finish(self) -> None:
         """Nothing more will come."""
@@ -74,7 +76,7 @@ class Pump:
             size = 0
             for line in self.lines:
                 size += len(line) + 1
-                if batch and size > DATAGRAM:
+                if len(batch) == MOST_LINES or (batch and size > DATAGRAM):
                     break
                 batch.append(line)
             text = json.dumps({"label": self.label, "dropped": self.dropped,
@@ -86,7 +88,7 @@ class Pump:
             self.dropped = 0
             for line in batch:
                 self.lines.popleft()
-                self.size -= len(line)
+                self.size -= len(line) + 1
         return True
 
 

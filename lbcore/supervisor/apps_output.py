@@ -21,7 +21,9 @@ from lbcore.supervisor.log import Log
 SOCKET_NAME = "apps.out"
 BUFFER = 1 << 20                 # bytes that may wait for us
 LARGEST = 1 << 18                # of a datagram
-MOST_PER_TURN = 32               # datagrams; then the loop gets to serve others
+MOST_PER_READ = 32               # datagrams; more than the kernel keeps for us
+TURN = 0.005                     # seconds after which others get the loop, give or take a datagram
+REST = 4                         # times as long as that took, until the next turn
 KEPT_LINES = 200                 # of each server
 TELLING_LINES = 12               # shown of a server that does not come up
 TRACEBACK = "Traceback (most recent call last)"
@@ -38,6 +40,7 @@ class Output:
         self._instance = instance
         self._log = log
         self._sock: socket.socket | None = None
+        self._rest: asyncio.TimerHandle | None = None    # after a turn that took long
         self._last: dict[ServerKey, deque[str]] = {}
 
     def open(self) -> None:
@@ -55,14 +58,14 @@ class Output:
             sock.close()
             raise
         self._sock = sock
-        asyncio.get_running_loop().add_reader(sock, self.read)
+        self._listen()
 
     def close(self, unlink: bool) -> None:
         """Stops listening; the path stays for a successor unless this is the end."""
         if self._sock is None:
             return
         self.read()
-        asyncio.get_running_loop().remove_reader(self._sock)
+        self._ignore()
         self._sock.close()
         self._sock = None
         if unlink:
@@ -71,15 +74,9 @@ class Output:
 
     def read(self) -> None:
         """Takes what has come."""
-        if self._sock is None:
-            return
-        for _ in range(MOST_PER_TURN):
-            try:
-                data = self._sock.recv(LARGEST)
-            except OSError:
+        for _ in range(MOST_PER_READ):
+            if not self._receive():
                 return
-            with suppress(ValueError, KeyError, TypeError):
-                self._take(json.loads(data))
 
     def last(self, key: ServerKey) -> list[str]:
         """The last lines of a server."""
@@ -88,6 +85,39 @@ class Output:
     def forget(self, key: ServerKey) -> None:
         """The server is gone."""
         self._last.pop(key, None)
+
+    def _listen(self) -> None:
+        if self._sock is not None:
+            asyncio.get_running_loop().add_reader(self._sock, self._turn)
+
+    def _ignore(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+        if self._sock is not None:
+            asyncio.get_running_loop().remove_reader(self._sock)
+
+    def _turn(self) -> None:
+        """Takes some of what has come. An application that prints without end leaves most of the
+        loop to others: its pump drops what does not wait in the kernel."""
+        began = time.monotonic()
+        while self._receive():
+            took = time.monotonic() - began
+            if took >= TURN:
+                self._ignore()
+                self._rest = asyncio.get_running_loop().call_later(REST * took, self._listen)
+                return
+
+    def _receive(self) -> bool:
+        """Takes one datagram; False when there is none."""
+        if self._sock is None:
+            return False
+        try:
+            data = self._sock.recv(LARGEST)
+        except OSError:
+            return False
+        with suppress(ValueError, KeyError, TypeError):
+            self._take(json.loads(data))
+        return True
 
     def _take(self, said: dict[str, object]) -> None:
         label, lines, dropped = said["label"], said["lines"], said["dropped"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -16,6 +17,7 @@ import pytest
 from lbcore.apps import pump
 from lbcore.apps.command import PUMP
 from lbcore.config.plan import Address, LogPlan
+from lbcore.supervisor import apps_output
 from lbcore.supervisor.apps_output import SOCKET_NAME, Output, telling
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
@@ -110,6 +112,29 @@ def test_a_line_without_end_becomes_pieces_of_bounded_size(tmp_path: Path) -> No
     one.sock.close()
 
 
+def test_short_lines_become_datagrams_that_are_soon_logged(
+    reader: Reader, tmp_path: Path
+) -> None:
+    running = started(tmp_path)
+    assert running.stdin is not None
+    running.stdin.write(b"\n" * 1000)
+    running.stdin.close()
+    lines: list[str] = []
+    while len(lines) < 1000:
+        fresh = reader.datagram()["lines"]
+        assert len(fresh) <= pump.MOST_LINES
+        lines += fresh
+    assert running.wait(20) == 0
+
+
+def test_empty_lines_that_nobody_takes_do_not_pile_up(tmp_path: Path) -> None:
+    one = pump.Pump(str(tmp_path / "nobody"), LABEL)
+    one.take(b"\n" * (pump.BACKLOG + 5))
+    assert len(one.lines) == pump.BACKLOG
+    assert one.dropped == 5
+    one.sock.close()
+
+
 @pytest.fixture
 async def output(tmp_path: Path) -> AsyncIterator[tuple[Output, Path]]:
     instance = Instance.claim(Address(path=str(tmp_path / "admin.sock")))
@@ -157,6 +182,31 @@ async def test_dropped_lines_are_counted_and_told(
     (event,) = logged(output[1])
     assert (event["event"], event["lines"]) == ("app.output_dropped", 7)
     assert output[0].dropped == 7
+
+
+async def test_lines_without_end_leave_the_loop_to_others(
+    output: tuple[Output, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps_output, "TURN", 0.0)
+    monkeypatch.setattr(apps_output, "REST", 1e9)
+    for number in range(3):
+        say(tmp_path, json.dumps({"label": LABEL, "lines": [f"line {number}"], "dropped": 0}))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert output[0].last(KEY) == ["line 0"]
+    output[0].read()                             # whoever asks what it said last gets all of it
+    assert output[0].last(KEY) == ["line 0", "line 1", "line 2"]
+
+
+async def test_after_a_rest_the_next_lines_are_taken(
+    output: tuple[Output, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps_output, "TURN", 0.0)
+    for number in range(3):
+        say(tmp_path, json.dumps({"label": LABEL, "lines": [f"line {number}"], "dropped": 0}))
+    async with asyncio.timeout(20):
+        while len(output[0].last(KEY)) < 3:      # noqa: ASYNC110  (a deque tells nobody)
+            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("text", [
