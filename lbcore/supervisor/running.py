@@ -18,7 +18,7 @@ from lbcore._scoreboard import CAPACITY
 from lbcore.admin import ControlError
 from lbcore.config import Config, ConfigError
 from lbcore.config.plan import Plan
-from lbcore.supervisor import kept, resize
+from lbcore.supervisor import garbage, kept, resize
 from lbcore.supervisor.apps import Change as AppChange
 from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.aside import aside
@@ -105,6 +105,7 @@ class Running:
         """The plan of :meth:`begin` is in force."""
         self.file_version = self.file_version or self._supervisor.rollout.version
         self.keep()
+        garbage.spare(len(self._supervisor.rollout.backends.live))
 
     def begin_with(self, pool: str, backends: Sequence[Table | str], source: str) -> None:
         """What a source has found before the start; :meth:`begin` puts it over the file."""
@@ -319,12 +320,17 @@ class Running:
 
     async def _compiled(self, overlay: Overlay) -> tuple[Plan, Config]:
         """What an overlay over the file means. Raises ConfigError."""
-        tables = overlay.applied(self.found.tables)
-        weights = overlay.configured_weights(self.found.tables)
-        if self._last is None or self._last[0] != (tables, weights):
-            # A thousand backends take a while, in which checks of theirs must go on.
-            plan, config = await aside("changes", partial(compiled, self.found, overlay))
-            self._last = (tables, weights), plan, config
+        found, last = self.found, self._last
+
+        def make() -> tuple[object, Plan, Config]:
+            tables = overlay.applied(found.tables)
+            weights = overlay.configured_weights(found.tables)
+            if last is not None and last[0] == (tables, weights):
+                return last
+            return (tables, weights), *compiled(found, overlay)
+
+        # A thousand backends take a while, in which checks of theirs must go on.
+        self._last = await aside("changes", make)
         return self._last[1], self._last[2]
 
     async def _into_force(
@@ -384,6 +390,7 @@ class Running:
         wanted = plan.workers if plan.workers != old.workers else here.workers_wanted
         if wanted != len(here.fleet.slots):
             await self._resize(wanted)
+        garbage.spare(len(here.rollout.backends.live))
         return {"plan_version": here.rollout.version, "workers_failed": failures,
                 "needs_restart": waiting, "dropped": [one.as_json() for one, _ in dropped]}
 
