@@ -5,6 +5,7 @@ With LBCORE_SCREENSHOTS=1 the pictures in docs/images are taken again (see test_
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -282,12 +283,97 @@ def test_workers_and_reload(page: Any, site: Site) -> None:
     page.get_by_role("button", name="One worker less").click()
     confirmed(page, "Take one away")
     page.wait_for_function("() => document.querySelectorAll('#worker-rows tr').length === 1")
-    site.as_in_the_file()
+    page.get_by_role("button", name="One worker more").click()
+    confirmed(page, "Add a worker")
+    page.get_by_role("button", name="workers back to the file").click()
+    confirmed(page, "Back to the file")
+    page.wait_for_selector("#change-none", state="visible")
+    page.wait_for_function("() => document.querySelectorAll('#worker-rows tr').length === 1")
     already = len(site.events("reloaded"))
     page.get_by_role("button", name="Reload").click()
     confirmed(page, "Reload")
     site.wait_for("reloaded", already + 1)
     assert "in force" in page.locator("#toasts").inner_text()
+
+
+def test_a_reload_says_what_it_could_not_change(page: Any, site: Site) -> None:
+    site.ask("POST", "backends/shop/shop-3/drain")
+    file = copy.deepcopy(site.file)
+    site.file["lbcore"]["pid_file"] = str(site.directory / "pid")
+    site.file["pool"]["shop"]["backends"].pop()
+    site.write()
+    try:
+        page.get_by_role("button", name="Reload").click()
+        page.get_by_role("button", name="Reload", exact=True).click()
+        text_becomes(page, "dialog[open]", "restart of lbcore to change: pid_file")
+        text_becomes(page, "dialog[open]", "has ended: shop/shop-3: drained")
+    finally:
+        site.file = file
+        site.write()
+        site.ask("POST", "reload")
+        site.as_in_the_file()
+
+
+def test_log_level_and_limit_of_a_backend(page: Any, site: Site) -> None:
+    try:
+        page.get_by_role("button", name="Log level…").click()
+        assert page.get_by_label("From level").input_value() == "info"       # what is so now
+        page.get_by_label("From level").select_option("debug")
+        confirmed(page, "Set level")
+        assert site.ask("GET", "config")["config"]["log"]["level"] == "debug"
+        page.get_by_role("button", name="log level back to the file").click()
+        confirmed(page, "Set level")
+        page.wait_for_selector("#change-none", state="visible")
+        row(page, "api/api-1").get_by_role("button", name="api-1", exact=True).click()
+        page.get_by_role("button", name="Limit…").click()
+        page.get_by_label("Connections at most").last.fill("5")
+        confirmed(page, "Set limit")
+        assert site.told("api-1", "api")["max_connections"] == 5
+    finally:
+        site.as_in_the_file()
+
+
+def test_an_application_is_restarted_or_says_why_not(
+        watched: Watched, page: Any, site: Site) -> None:
+    code = site.directory / "own.py"
+    good = "def app(environ, start):\n    start('200 OK', [])\n    return [b'']\n"
+    code.write_text(good)
+    site.file["pool"]["own"] = {"wsgi": "own:app", "directory": str(site.directory)}
+    site.write()
+    try:
+        assert page.locator("#applications").is_hidden()
+        site.ask("POST", "reload")
+        restart = page.get_by_role("button", name="Restart the application of own")
+        restart.click()
+        assert "own:app" in page.locator("dialog[open]").inner_text()
+        confirmed(page, "Restart")
+        text_becomes(page, "#toasts", "generation 2 of own:app")
+        code.write_text(good + "import nothing_of_that_name\n")
+        restart.click()
+        page.get_by_role("button", name="Restart", exact=True).click()
+        text_becomes(page, "dialog[open] [role=alert]", "nothing_of_that_name.*the old one goes on")
+        page.keyboard.press("Escape")
+        # Nothing of it is lost with the dialog.
+        page.get_by_role("button", name="the last restart failed").click()
+        text_becomes(page, "dialog[open]", "No module named 'nothing_of_that_name'")
+        assert len(watched.errors) == 1            # what the browser itself says of 422
+        assert "422" in watched.errors.pop()
+    finally:
+        del site.file["pool"]["own"]
+        site.write()
+        site.ask("POST", "reload")
+
+
+def test_an_upgrade_from_the_page(watched: Watched, page: Any, site: Site) -> None:
+    before = site.status()["generation"]
+    page.get_by_role("button", name="Upgrade…").click()
+    confirmed(page, "Upgrade")
+    until(lambda: site.status()["upgrade"]["state"] == "done", "the upgrade")
+    assert site.status()["generation"] == before + 1
+    text_becomes(page, "#event-list", "upgrade")
+    page.wait_for_selector("#pulse[data-live]")
+    page.wait_for_selector("#lost", state="hidden")
+    watched.errors[:] = [words for words in watched.errors if "Failed to load" not in words]
 
 
 # ---- everybody can read it ----------------------------------------------------------------------
@@ -332,6 +418,9 @@ def test_it_is_readable_on_a_phone(page: Any, site: Site) -> None:
         box = page.locator(f"#{name}").bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= 390
+    assert page.evaluate("""() => [...document.querySelectorAll('nav, nav a, .wide-table')]
+      .filter((el) => el.getBoundingClientRect().right > 390 || el.scrollWidth > el.clientWidth)
+      .map((el) => el.outerHTML)""") == []                 # nothing has to be pushed aside
     assert page.evaluate("""() => [...document.querySelectorAll('main button, main select')]
       .filter((el) => el.checkVisibility() && el.getBoundingClientRect().height < 24)
       .map((el) => el.outerHTML)""") == []                 # WCAG 2.2, 2.5.8

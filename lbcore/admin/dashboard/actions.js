@@ -1,7 +1,8 @@
 // What can be done from the page: each says what will happen, asks, and tells the API.
 
 import { path } from "./api.js";
-import { confirm, field } from "./dialogs.js";
+import { described } from "./changes.js";
+import { confirm, field, notice, toast } from "./dialogs.js";
 import { h } from "./dom.js";
 import { count } from "./format.js";
 
@@ -97,6 +98,28 @@ export class Actions {
     });
   }
 
+  // What it may have at once is not in the stream: it is asked for.
+  async limit(backend) {
+    const where = path("backends", backend.pool, backend.name);
+    const told = await this.asked(where);
+    if (!told) return;
+    const input = h("input", { type: "number", min: 0, step: 1, value: told.max_connections,
+      inputmode: "numeric" });
+    this.ask({
+      title: `Connections of ${backend.id} at most`, verb: "Set limit", fields: [
+        field("Connections at most", input, "at once, over all workers; 0: no limit; empty: as in the file"),
+      ],
+      says: ["What comes beyond goes to other backends, or waits for one in the pool's queue. "
+        + "Connections that are established stay."],
+      run: async (call) => {
+        const most = input.value.trim() === "" ? null : Number(input.value);
+        await call("PATCH", where, { max_connections: most });
+        return most === null ? `${backend.id} has its limit of the file`
+          : most ? `${backend.id} takes ${count(most, "connection")} at most` : `${backend.id} has no limit`;
+      },
+    });
+  }
+
   force(backend, state) {
     const says = {
       up: ["It takes traffic whatever its checks say, also if it does not work: clients then get "
@@ -176,13 +199,95 @@ export class Actions {
       "Changes made at run time stay on top of it, as far as they still apply."],
       run: async (call) => {
         const done = await call("POST", "v1/reload");
-        return `the file is in force, as plan ${done.plan_version ?? ""}`;
+        const words = `The file is in force, as plan ${done.plan_version}`;
+        const notes = [
+          ...done.needs_restart.map((key) => ["Needs a restart of lbcore to change: ", key]),
+          ...done.workers_failed.map((why) => ["A worker was replaced: ", why]),
+          ...done.dropped.map((change) => ["No longer applies, and has ended: ", described(change)]),
+        ];
+        return notes.length ? () => notice(words, notes) : words;
       },
     });
   }
 
+  restart({ name, app }) {
+    this.ask({
+      title: `Restart the application of ${name}?`, verb: "Restart",
+      says: [`${app.application} is started anew beside the processes that serve now. The new ones `
+        + "have to answer before they get requests; the old ones end after their last. No request fails.",
+      "If the new ones do not come up, the old ones stay, and the reason is said here."],
+      run: async (call) => {
+        const done = await call("POST", path("pools", name, "restart"));
+        return `${name} serves with generation ${done.generation} of ${done.application}`;
+      },
+    });
+  }
+
+  upgrade() {
+    const { version } = this.app.model.status;
+    this.ask({
+      title: "Upgrade to the version that is installed?", verb: "Upgrade",
+      says: [`Version ${version} runs. What is installed now is tried first; then it takes over the `
+        + "sockets, and workers are replaced one by one. Old workers finish their connections.",
+      "Reload this page afterwards: it may have a newer one, too."],
+      run: async (call) => {
+        await call("POST", "v1/upgrade");
+        return "what is installed takes over";
+      },
+    });
+  }
+
+  // `level` null: as the file says, without asking which. What is logged is not in the stream.
+  async logLevel(level) {
+    if (level === null) {
+      this.setLevel({ title: "Log what the file says?", says: [], level: () => null });
+      return;
+    }
+    const told = await this.asked("v1/config");
+    if (!told) return;
+    const names = ["debug", "info", "warning", "error"];
+    const choice = h("select", {}, [...names, ""].map((name) => h("option", {
+      value: name, text: name || "as in the file", selected: name === told.config.log.level })));
+    this.setLevel({ title: "What is logged", fields: [field("From level", choice, "and above")],
+      level: () => choice.value || null });
+  }
+
+  setLevel({ level, ...rest }) {
+    this.ask({
+      ...rest, verb: "Set level",
+      says: ["It is for lbcore's own log. The events on this page have all levels anyhow."],
+      run: async (call) => {
+        const done = await call("PUT", "v1/log", { level: level() });
+        return `logged from level ${done.level} up`;
+      },
+    });
+  }
+
+  // What the API says, for a question that needs it; nothing if it says no, which is shown.
+  async asked(where) {
+    try {
+      return await this.app.api.get(where);
+    } catch (error) {
+      toast(error.message, true);
+      return null;
+    }
+  }
+
+  // `wanted` null: as many as the file says.
   workers(wanted) {
     const { workers_wanted: now } = this.app.model.status;
+    if (wanted === null) {
+      this.ask({
+        title: "As many workers as the file says?", verb: "Back to the file",
+        says: ["Those that are too many stop accepting; their connections end in their own time, at "
+          + "most drain_timeout."],
+        run: async (call) => {
+          const done = await call("POST", "v1/workers", { count: null });
+          return `${count(done.workers, "worker")} from now on`;
+        },
+      });
+      return;
+    }
     this.ask({
       title: `Run ${count(wanted, "worker")} instead of ${now}?`, verb: wanted > now ? "Add a worker" : "Take one away",
       says: [wanted > now

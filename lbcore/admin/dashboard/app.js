@@ -2,6 +2,7 @@
 
 import { Actions } from "./actions.js";
 import { Api } from "./api.js";
+import { Applications } from "./applications.js";
 import { Backends } from "./backends.js";
 import { Changes } from "./changes.js";
 import { Charts } from "./charts.js";
@@ -34,13 +35,14 @@ class App {
       ...parts, filterPool: (name) => this.backends.choose(name) });
     this.charts = new Charts(this.history);
     this.events = new EventLog();
-    this.parts = [this.charts, this.topology, this.backends, new Workers(parts),
-      new Changes(parts), this.details];
+    this.parts = [this.charts, this.topology, this.backends, new Applications(parts),
+      new Workers(parts), new Changes(parts), this.details];
     this.stream = new Stream(this.api, {
       path: () => this.begin(), hear: (name, data) => this.hear(name, data),
       found: () => {}, lost: (why) => this.lost(why),
     });
     $("reload").addEventListener("click", () => this.actions.reload());
+    $("log-level").addEventListener("click", () => this.actions.logLevel());
     $("reconnect").addEventListener("click", () => this.stream.again());
     addEventListener("online", () => this.stream.again());
     setInterval(() => this.tick(), 500);

@@ -2,7 +2,7 @@
 
 import { spark } from "./chart.js";
 import { $, h, icon, keyed, put, say, show, turn } from "./dom.js";
-import { count, millis, number, rate } from "./format.js";
+import { brief, count, millis, number, rate } from "./format.js";
 import { stateOf } from "./model.js";
 
 const ROW = 52; // px, as .backend-row in the style sheet says
@@ -155,8 +155,9 @@ export class Backends {
         const state = stateOf(told);
         put(el, "data-state", told.state);
         say(name, told.name);
-        say(where, [told.pool, told.name === told.address ? null : told.address,
+        say(where, [told.pool, told.name === told.address ? null : brief(told.address),
           told.backup && "backup", told.runtime && "not in the file"].filter(Boolean).join(" · "));
+        put(where, "title", told.address);
         turn(drawn, state.icon);
         say(word, told.forced ? `${state.word}, forced` : state.word);
         say(why, told.state === "up" && !told.forced ? "" : told.reason || "");

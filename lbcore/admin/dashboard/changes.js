@@ -14,9 +14,18 @@ const words = (value) => {
 };
 
 const OPS = {
-  add: "added", remove: "removed", set: "backends replaced", weight: "weight", drain: "drained",
+  add: "added", remove: "removed", set: "changed", weight: "weight", drain: "drained",
   force: "forced", workers: "workers", log_level: "log level",
 };
+
+const named = ({ op }) => OPS[op] || op;
+
+// A change in a line.
+export function described(change) {
+  const { pool, backend, running } = change;
+  const where = [pool, backend].filter(Boolean).join("/") || "lbcore";
+  return `${where}: ${named(change)}${running == null ? "" : ` ${words(running)}`}`;
+}
 
 // The changes of each pool under a line of its own; those of no pool come first.
 function grouped(changes) {
@@ -71,13 +80,20 @@ export class Changes {
   }
 
   row(change) {
-    const what = `${OPS[change.op] || change.op} at ${clock(change.since)}`;
+    const what = `${named(change)} at ${clock(change.since)}`;
     const el = h("tr", {},
       h("td", {}, h("b", { text: change.backend || change.pool || "lbcore" }),
         h("span", { class: "sub", text: what })),
       h("td", { "data-label": "File", text: words(change.file) }),
-      h("td", { "data-label": "Running", text: words(change.running) }));
+      h("td", { "data-label": "Running" }, h("span", { text: words(change.running) }), this.back(change)));
     return { el, update() {} };
+  }
+
+  // A change of the instance itself belongs to no pool, with which it would be taken back.
+  back({ op }) {
+    const undo = { workers: () => this.actions.workers(null), log_level: () => this.actions.logLevel(null) }[op];
+    return undo && h("button", { type: "button", class: "small", text: "Back to the file",
+      "aria-label": `${named({ op })} back to the file`, on: { click: undo } });
   }
 
   async toml() {

@@ -44,7 +44,7 @@ export class Details {
     this.down = act((b) => actions.force(b, b.forced === "down" ? null : "down"), "Force down");
     this.gone = h("p", { class: "warning", hidden: true, text: "It is no longer part of its pool." });
     this.buttons = h("footer", { class: "wrap" }, this.drain,
-      act((b) => actions.weight(b), "Weight…"), this.up, this.down,
+      act((b) => actions.weight(b), "Weight…"), act((b) => actions.limit(b), "Limit…"), this.up, this.down,
       act((b) => actions.remove(b, () => this.dialog?.close()), "Remove…", "danger"));
     this.dialog = open({ title: id, wide: true, onClose: () => { this.id = null; }, children: [
       this.state, this.gone, h("div", { class: "trend" }, this.trend.el,

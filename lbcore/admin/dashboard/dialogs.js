@@ -4,19 +4,21 @@ import { h, icon, say, show } from "./dom.js";
 
 let toasts = null;
 
-// Says in passing that something is done. Read out by screen readers.
-export function toast(words) {
+// Says in passing that something is done, or was not (`bad`). Read out by screen readers.
+export function toast(words, bad = false) {
   toasts ??= document.getElementById("toasts");
-  const el = h("p", {}, icon("up"), h("span", { text: words }));
+  const el = h("p", {}, icon(bad ? "down" : "up"), h("span", { text: words }));
   toasts.append(el);
-  setTimeout(() => el.remove(), 6000);
+  setTimeout(() => el.remove(), bad ? 15000 : 6000);
 }
 
 // What the API said no with, as an element for the dialog that asked.
 function complaint(error) {
   const problems = error.problems || [];
+  const [first, ...more] = error.message.split("\n"); // more: what an application has said
   return [
-    h("p", { class: "what" }, icon("down"), h("b", { text: error.message })),
+    h("p", { class: "what" }, icon("down"), h("b", { text: first })),
+    more.length > 0 && h("pre", { text: more.join("\n"), tabindex: 0, "aria-label": "Its output" }),
     error.hint && h("p", { text: error.hint }),
     problems.length > 0 && h("ul", {}, problems.map((problem) => h("li", {},
       problem.key && h("code", { text: problem.key }), problem.key && ": ", problem.message || "",
@@ -45,8 +47,9 @@ export function open({ title, children, wide = false, onClose, closable = true }
 }
 
 // Asks before something is done. `says`: what will happen, a string for each paragraph or an
-// element. `fields`: elements of a form. `run(form)` does it and returns what to say afterwards;
-// what it throws is shown and the dialog stays. `danger`: the focus begins on "Cancel".
+// element. `fields`: elements of a form. `run(form)` does it and returns what to say afterwards, or a
+// function that says it; what it throws is shown and the dialog stays, or in passing if somebody has
+// closed it meanwhile. `danger`: the focus begins on "Cancel".
 export function confirm({ title, says, fields = [], verb, danger = false, run, api }) {
   const trouble = h("div", { class: "trouble", role: "alert", hidden: true });
   const yes = h("button", { type: "submit", class: danger ? "danger" : "primary", text: verb });
@@ -62,8 +65,10 @@ export function confirm({ title, says, fields = [], verb, danger = false, run, a
     try {
       const done = await run(form);
       dialog.close();
-      if (done) toast(done);
+      if (typeof done === "function") done();
+      else toast(done);
     } catch (error) {
+      if (!dialog.isConnected) toast(`${title} ${error.message.split("\n", 1)[0]}`, true);
       trouble.replaceChildren(...complaint(error));
       show(trouble, true);
       if (error.status === 412) say(yes, `${verb} all the same`);
@@ -76,6 +81,16 @@ export function confirm({ title, says, fields = [], verb, danger = false, run, a
   first.focus();
   if (first.select) first.select();
   return dialog;
+}
+
+// Something to read: each of `notes` is a line, as words and what they are about.
+export function notice(title, notes) {
+  const close = h("button", { type: "button", class: "primary", text: "Close",
+    on: { click: () => dialog.close() } });
+  const dialog = open({ title, wide: true, children: [
+    h("ul", { class: "notes" }, notes.map(([words, what]) => h("li", {}, words, h("code", { text: what })))),
+    h("footer", {}, close)] });
+  close.focus();
 }
 
 // A labelled field of a form.

@@ -60,6 +60,9 @@ export function duration(seconds) {
   return `${days}${THIN}d ${Math.floor((whole % 86400) / 3600)}${THIN}h`;
 }
 
+// An address where there is little room: of a unix socket, its name is what differs.
+export const brief = (address) => address.replace(/^unix:.*\//, "unix:…/");
+
 export const clock = (iso) => (iso ? new Date(iso).toLocaleTimeString("en-GB") : NOTHING);
 
 export const since = (iso, now = Date.now()) =>

@@ -2,7 +2,7 @@
 // colour (and dashes) says health, its width how much goes there.
 
 import { h, icon, keyed, put, say, show, svg, turn } from "./dom.js";
-import { count, millis, number, rate } from "./format.js";
+import { brief, count, millis, number, rate } from "./format.js";
 import { stateOf } from "./model.js";
 
 const SINGLY = 8; // backends of a pool that are shown one by one
@@ -153,7 +153,7 @@ export class Topology {
         put(el, "data-state", told.state);
         say(name, told.name);
         say(facts, told.state === "up" ? rate(told.rate) : state.word);
-        const tags = [told.name === told.address ? null : told.address, told.backup && "backup",
+        const tags = [told.name === told.address ? null : brief(told.address), told.backup && "backup",
           told.forced && "forced", told.weight !== 1 && `weight ${told.weight}`,
           `${number(told.inflight)} in flight`];
         say(sub, tags.filter(Boolean).join(" · "));
