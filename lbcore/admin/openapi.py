@@ -148,7 +148,7 @@ def _refusals(operation: Operation, token: bool) -> list[int]:
     if token and not operation.open:
         found.add(401)
     if operation.changes:
-        found |= {408, 412, 413, 415}
+        found |= {408, 412, 413, 415, 503}
     return sorted(found)
 
 

@@ -15,6 +15,10 @@ from typing import Any
 Key = tuple[str, ...]
 
 
+class NoRowFree(ValueError):
+    """There are rows enough, but what has left the plan lately still has them."""
+
+
 @dataclass
 class Retired:
     """A row whose key has left the plan."""
@@ -38,15 +42,17 @@ class RowTable:
     def assign(self, keys: Iterable[Key]) -> dict[Key, int]:
         """A row for every key, without changing anything yet.
 
-        Raises ValueError when there are not enough rows.
+        Raises ValueError when there are not enough rows, NoRowFree when there soon are.
         """
+        keys = dict.fromkeys(keys)
+        if len(keys) > self.capacity:
+            raise ValueError(f"{len(keys):,} {self.kind}s are more than the {self.capacity:,} that "
+                             "are possible")
         returning = {retired.key: row for row, retired in self.retired.items()}
         free = sorted(self._free, reverse=True)
         high = self.high
         rows: dict[Key, int] = {}
         for key in keys:
-            if key in rows:
-                continue
             if key in self.live:
                 rows[key] = self.live[key]
             elif key in returning:
@@ -57,15 +63,14 @@ class RowTable:
                 rows[key] = high
                 high += 1
             else:
-                raise ValueError(
-                    f"more than {self.capacity} {self.kind}s, counting those that connections "
-                    f"of the previous configuration still use"
-                )
+                raise NoRowFree(
+                    f"there is no room for another {self.kind} just now: of {self.capacity:,} "
+                    f"places, {len(self.retired):,} are those of {self.kind}s that have left and "
+                    "may still be in use")
         return rows
 
-    def commit(self, rows: dict[Key, int], now: float, hold: float) -> list[int]:
-        """Makes an assignment the current one; returns the rows that have just left it."""
-        left = [row for key, row in self.live.items() if key not in rows]
+    def commit(self, rows: dict[Key, int], now: float, hold: float) -> None:
+        """Makes an assignment the current one."""
         for key, row in self.live.items():
             if key not in rows:
                 self.retired[row] = Retired(key, now, hold)
@@ -76,7 +81,6 @@ class RowTable:
         self._free = [row for row in self._free if row not in used]
         heapq.heapify(self._free)
         self.live = dict(rows)
-        return left
 
     def release(self, now: float, idle: Callable[[int], bool], reset: Callable[[int], None]) -> int:
         """Frees the retired rows that nobody uses; returns how many."""

@@ -36,6 +36,7 @@ from lbcore.supervisor.edits import Edit
 from lbcore.supervisor.fitting import Dropped, compiled, fitting
 from lbcore.supervisor.fleet import LaunchError
 from lbcore.supervisor.image import ResolveError
+from lbcore.supervisor.rows import NoRowFree
 from lbcore.supervisor.settings import Read, changes_that_wait, read, settings_of
 from lbcore.supervisor.sockets import BindError
 
@@ -46,6 +47,7 @@ Json = dict[str, Any]
 # Half of the seats: during an upgrade old and new workers live side by side.
 MAX_WORKERS = (CAPACITY["seats"] + 1) // 2
 T = TypeVar("T")
+ROOM_SOON = "nothing has changed; try again in a moment"
 CANNOT_APPLY = (AppError, ResolveError, BindError, LookupError, ValueError, OSError)
 
 
@@ -242,6 +244,8 @@ class Running:
             yield
         except ConfigError as error:
             raise self._refused(error) from error
+        except NoRowFree as error:
+            raise ControlError(503, str(error), ROOM_SOON) from error
         except CANNOT_APPLY as error:
             # What was broken off by an end or an upgrade is nothing to be mended.
             raise ControlError(409 if self._supervisor.closed else 422, str(error),
@@ -265,6 +269,8 @@ class Running:
             more = f" (and {len(error.problems) - 1} more)" if len(error.problems) > 1 else ""
             raise ControlError(422, f"this cannot run: {first}{more}", error.problems[0].hint,
                                [problem.as_dict() for problem in error.problems]) from error
+        except NoRowFree as error:
+            raise ControlError(503, str(error), ROOM_SOON) from error
         except CANNOT_APPLY as error:
             raise ControlError(422, str(error), "nothing has changed") from error
 

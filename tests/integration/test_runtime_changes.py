@@ -242,6 +242,24 @@ def test_what_no_file_may_say_is_refused_with_the_reason(lb: Instance, echoes: l
     assert refused(422, error)
 
 
+def test_other_backends_by_the_thousand_have_to_wait_for_the_room_of_those_that_left(
+    lb: Instance, echoes: list[str],
+) -> None:
+    before = names(lb)
+
+    def fill(turn: int) -> None:
+        lb.admin.replace("main", [f"127.{turn}.{n // 250}.{n % 250 + 1}:1" for n in range(6000)])
+
+    fill(1)
+    fill(2)
+    with pytest.raises(AdminError, match="no room for another backend just now") as error:
+        fill(3)
+    assert refused(503, error) and "try again" in error.value.hint
+    assert names(lb)[0] == "127.2.0.1:1"
+    lb.admin.forget_changes("main")
+    assert names(lb) == before and lb.complaints() == []
+
+
 def test_forced_backend_does_not_do_what_checks_say(lb: Instance, echoes: list[str]) -> None:
     dead = free_port()
     lb.file["pool"]["main"]["health"] = {"interval": "100ms"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lbcore.supervisor.rows import Key, RowTable
+from lbcore.supervisor.rows import Key, NoRowFree, RowTable
 
 A, B, C = ("pool", "a"), ("pool", "b"), ("pool", "c")
 HOLD = 10.0
@@ -34,13 +34,20 @@ def test_row_of_a_removed_key_is_free_only_after_the_hold_and_when_idle() -> Non
     table, reset = RowTable("backend", 2), []
     row = put(table, [A, B])[A]
     put(table, [B], now=100)
-    with pytest.raises(ValueError, match="more than 2 backends"):
+    with pytest.raises(NoRowFree, match="1 are those of backends that have left"):
         table.assign([B, C])
     assert table.release(100 + HOLD, lambda _: True, reset.append) == 0
     assert table.release(101 + HOLD, lambda _: False, reset.append) == 0
     assert table.release(101 + HOLD, lambda _: True, reset.append) == 1
     assert reset == [row]
     assert table.assign([B, C])[C] == row
+
+
+def test_more_keys_than_rows_are_never_possible() -> None:
+    with pytest.raises(ValueError, match="3 backends are more than the 2") as refused:
+        RowTable("backend", 2).assign([A, B, C])
+    assert not isinstance(refused.value, NoRowFree)
+    assert len(RowTable("backend", 2).assign([A, B, A])) == 2
 
 
 def test_key_that_comes_back_finds_its_row_and_counters_again() -> None:
