@@ -2,13 +2,14 @@
 
 The admin address shares its process with the health checks, so nobody may hold it up: not by
 connecting a thousand times, not by sending a request a byte at a time, not by never reading the
-answer.
+answer. And where a token is asked for, who has none cannot keep out who has one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -32,6 +33,9 @@ _BUSY = ControlError(503, f"more than {MAX_CONNECTIONS} connections to the admin
 
 class Connection(web.RequestHandler):
     """aiohttp's connection, whose errors are JSON and which does not log what strangers send."""
+
+    known = False                # has shown the token, if there is one
+    given_up = False             # for another that came later
 
     def handle_error(self, request: BaseRequest, status: int = 500,
                      exc: BaseException | None = None, message: str | None = None
@@ -96,18 +100,36 @@ class Refusal(asyncio.Protocol):
 
 
 class Door:
-    """Makes the protocols of new connections, and counts them."""
+    """Makes the protocols of new connections, and counts them.
 
-    def __init__(self, server: web.Server) -> None:
+    ``guarded`` says whether a token is asked for now.
+    """
+
+    def __init__(self, server: web.Server, guarded: Callable[[], bool]) -> None:
         self._server = server
+        self._guarded = guarded
         self._refused: set[Refusal] = set()
         self._loop = asyncio.get_running_loop()
 
     def __call__(self) -> asyncio.Protocol:
         """For ``loop.create_server``."""
-        if len(self._server.connections) >= MAX_CONNECTIONS:
+        if not self._make_room():
             return Refusal(self._refused)
         return Connection(self._server, loop=self._loop, **SETTINGS)
+
+    def _make_room(self) -> bool:
+        """Whether there is room for one more. Strangers make it, who have been here longest."""
+        open_now = [one for one in self._server.connections
+                    if isinstance(one, Connection) and not one.given_up]
+        excess = len(open_now) - MAX_CONNECTIONS + 1
+        if excess <= 0:
+            return True
+        strangers = [one for one in open_now if not one.known] if self._guarded() else []
+        for stranger in strangers[:excess]:
+            stranger.given_up = True
+            if stranger.transport is not None:
+                stranger.transport.abort()
+        return len(strangers) >= excess
 
     def close(self) -> None:
         """Ends refusals that are under way."""

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from lbcore.admin import openapi, reading
 from lbcore.admin.auth import CHALLENGE, Guard
-from lbcore.admin.connections import Door
+from lbcore.admin.connections import Connection, Door
 from lbcore.admin.contract import Control, ControlError, Json
 from lbcore.admin.metrics import Metrics
 from lbcore.admin.models import Query
@@ -97,7 +97,7 @@ class AdminServer:
         self._runner = runner
         if runner.server is None:
             raise RuntimeError("the runner has no server")
-        self._door = Door(runner.server)
+        self._door = Door(runner.server, lambda: self._guard.needs_token)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(self._door, sock=listening.dup())
 
@@ -163,6 +163,8 @@ class AdminServer:
     def _with_token(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
             self._guard.check_token(request.headers)
+            if isinstance(request.protocol, Connection):
+                request.protocol.known = True
             return await handler(request)
 
         return guarded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
+from lbcore.admin import connections
 from lbcore.admin.auth import Guard
 from lbcore.admin.contract import ControlError
 from lbcore.admin.operations import OPERATIONS
 from lbcore.admin.server import AdminServer
 from lbcore.config.plan import AdminPlan
+from tests.support.admin import PATIENCE
 from tests.support.fake_control import FakeControl
 
 TOKEN = "c0rrect-horse-battery-staple"
@@ -82,6 +85,32 @@ async def test_health_and_the_page_that_asks_for_the_token_need_none(
     for path in ("/healthz", "/readyz", "/"):
         async with session.get(path) as answer:
             assert answer.status == 200, path
+
+
+async def test_strangers_who_take_every_connection_keep_nobody_out_who_has_the_token(
+    server: Any, session: ClientSession, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
+    (await session.get("/v1/workers", headers=shown())).release()        # a connection that stays
+    strangers = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(8)]
+    try:
+        async with ClientSession(f"http://127.0.0.1:{server.port}") as late:
+            for _ in range(3):
+                async with late.get("/v1/workers", headers=shown()) as answer:
+                    assert answer.status == 200
+        for reader, _ in strangers[:4]:      # who was there longest makes room
+            async with asyncio.timeout(PATIENCE):
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+        monkeypatch.setattr(connections, "MAX_CONNECTIONS", 1)
+        async with session.get("/v1/workers", headers=shown()) as answer:    # it still does
+            assert answer.status == 200
+        async with ClientSession(f"http://127.0.0.1:{server.port}") as late, late.get(
+                "/v1/workers", headers=shown()) as answer:
+            assert answer.status == 503      # nobody makes room for another who has the token
+    finally:
+        for _, writer in strangers:
+            writer.close()
 
 
 async def test_strangers_learn_no_reasons(session: ClientSession, control: FakeControl) -> None:
