@@ -18,7 +18,8 @@ from lbcore._scoreboard import CAPACITY
 from lbcore.admin import ControlError
 from lbcore.config import Config, ConfigError
 from lbcore.config.plan import Plan
-from lbcore.supervisor import garbage, kept, resize
+from lbcore.supervisor import absences, garbage, kept, resize
+from lbcore.supervisor.absences import Absences
 from lbcore.supervisor.apps import Change as AppChange
 from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.aside import aside
@@ -60,6 +61,7 @@ class Running:
         self._config: Config | None = None
         # What was made last, and of what: orders to a backend need no other plan.
         self._last: tuple[object, Plan, Config] | None = None
+        self._absences = Absences()
         self.overlay = Overlay()
         self.file_version = 0                # with which the file came into force
 
@@ -153,10 +155,8 @@ class Running:
             await self._put(edit.done())
             return self._supervisor.workers_wanted
 
-    async def set_source(
-        self, pool: str, backends: Sequence[Table | str] | None, source: str
-    ) -> Json:
-        """What a discovery source has found for a pool; None: it has nothing to say any more.
+    async def set_source(self, pool: str, backends: Sequence[Table | str], source: str) -> None:
+        """What a discovery source has found for a pool.
 
         The same path as any other change, yet no difference from the file: ``source`` says where
         the pool's backends come from. What an operator has changed lies over it, as far as it
@@ -166,11 +166,11 @@ class Running:
             tables = self.found.tables
             if pool not in tables.get("pool", {}):
                 raise ControlError(404, f"there is no pool {pool!r}")
-            found = None
-            if backends is not None:
-                found = Found(source, tuple(table_of(one) for one in backends))
-            before = {name_of(one): one for one in self.overlay.base(tables, pool)}
+            found = Found(source, tuple(table_of(one) for one in backends))
             overlay, dropped = self.overlay.with_found(pool, found).rebased(tables, [pool])
+            outlived = self._absences.outlived(overlay, pool)
+            dropped += [(overlay.changes[key], absences.REASON) for key in outlived]
+            overlay = overlay.without(outlived)
             # What may not go with it: who is drained or forced can be in any set.
             doubtful = [key for key, change in overlay.changes.items()
                         if change.pool == pool and change.op in (*DEFINING, "weight")]
@@ -188,14 +188,8 @@ class Running:
                 overlay = overlay.without(doubtful)
                 await self._put(overlay)
             self._tell_dropped(dropped)
-            after = {name_of(one): one for one in overlay.base(tables, pool)}
-        return {
-            "plan_version": self._supervisor.rollout.version, "pool": pool,
-            "added": [name for name in after if name not in before],
-            "removed": [name for name in before if name not in after],
-            "changed": [name for name, table in after.items()
-                        if name in before and before[name] != table],
-        }
+            self._absences.note(overlay, pool, {
+                name_of(one) for one in overlay.backends(tables, pool)})
 
     async def reload(self, expect: int | None) -> Json:
         """Reads the file again and puts it into force, with the changes that still apply.

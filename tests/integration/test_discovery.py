@@ -423,6 +423,11 @@ def test_an_operators_changes_lie_over_what_is_found(box: Instance) -> None:
     put(path, [ONE, THREE])
     until(lambda: set(addresses(box)) == {ONE, THREE, "127.0.0.1:9"}, "both")
     assert box.backend(ONE)["draining"]
+    put(path, [THREE])                   # away for a moment
+    until(lambda: ONE not in addresses(box), "its end")
+    put(path, [ONE, THREE])
+    until(lambda: ONE in addresses(box), "its return")
+    assert box.backend(ONE)["draining"]
     box.admin.forget_changes("main")
     assert addresses(box) == [ONE, THREE]
     assert not box.backend(ONE)["draining"]
