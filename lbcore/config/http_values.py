@@ -30,7 +30,11 @@ _RATE = re.compile(r"([0-9]+)\s*/\s*(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _IN_PATHS = "!\"$&'()*+,/:;<=>@[\\]^`{|}~"   # in a route's path as they are, beside unreserved ones
 _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
-_CRYPT = re.compile(r"\$(?:y|gy|7|2[abxy]?|6|5|1|sha1|md5[^$]*)\$[!-~]{8,}")
+# How hashes of crypt(5) begin, and how long the last part of each is.
+_CRYPT = tuple((re.compile(start), size) for start, size in (
+    (r"\$(y|gy|7|5)\$", 43), (r"\$2[abxy]?\$", 53), (r"\$6\$", 86), (r"\$1\$", 22),
+    (r"\$sha1\$", 28), (r"\$md5[^$]*\$", 22)))
+_DIGEST = re.compile(r"\$[!-~]*\$([./0-9A-Za-z]*)")
 _DES = re.compile(r"[./0-9A-Za-z]{13}|_[./0-9A-Za-z]{19}")
 
 
@@ -233,9 +237,14 @@ def parse_path_expression(text: str) -> str:
 
 def parse_password_hash(text: str) -> str:
     """A password hash in a form that crypt(5) describes and the C library can verify."""
-    if _CRYPT.fullmatch(text) or _DES.fullmatch(text):
-        return text
     how = "`htpasswd -nB NAME`, `mkpasswd` or `openssl passwd -6` make one that is"
+    size = next((size for start, size in _CRYPT if start.match(text)), 0)
+    digest = _DIGEST.fullmatch(text)
+    if size and (digest is None or len(digest[1]) != size):
+        raise BadValue("this hash is not whole, so no password would fit it",
+                       f"copy all of it; what follows its last $ has {size} characters")
+    if size or _DES.fullmatch(text):
+        return text
     if text.startswith("$apr1$"):
         raise BadValue("a hash of Apache's own (apr1) is none that crypt(5) knows", how)
     if text.startswith(("{SHA}", "{SSHA}")):

@@ -196,8 +196,9 @@ def test_other_rates_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [BCRYPT, "$6$salt$" + "x" * 86, "$5$rounds=1000$s$" + "x" * 43, "$y$j9T$ab$cdefghij",
-             "$1$salt$" + "x" * 22, "ab0123456789c"],
+    "text", [BCRYPT, "$6$salt$" + "x" * 86, "$5$rounds=1000$s$" + "x" * 43, "$y$j9T$ab$" + "x" * 43,
+             "$1$salt$" + "x" * 22, "$sha1$1000$salt$" + "x" * 28,
+             "$md5,rounds=100$salt$$" + "x" * 22, "ab0123456789c"],
 )
 def test_hashes_of_the_c_library_are_taken(text: str) -> None:
     assert parse_password_hash(text) == text
@@ -210,13 +211,22 @@ def test_hashes_of_the_c_library_are_taken(text: str) -> None:
         ("{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=", "SHA-1"),
         ("secret", "not a password hash"),
         ("", "not a password hash"),
-        ("$2y$", "not a password hash"),
+        ("$3$" + "x" * 32, "not a password hash"),
     ],
 )
 def test_other_hashes_say_how_to_make_a_good_one(text: str, message: str) -> None:
     with pytest.raises(BadValue, match=message) as refused:
         parse_password_hash(text)
     assert "htpasswd -nB" in refused.value.hint
+
+
+@pytest.mark.parametrize("text", [
+    BCRYPT[:-1], BCRYPT + "a", BCRYPT[:-1] + "\u00e4", "$6$salt$" + "x" * 85, "$6$salt",
+    "$y$j9T$ab$", "$2y$",
+])
+def test_a_hash_that_is_cut_off_would_let_nobody_in(text: str) -> None:
+    with pytest.raises(BadValue, match="not whole"):
+        parse_password_hash(text)
 
 
 def test_weak_hashes_are_known() -> None:
