@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -129,22 +129,13 @@ class _Instance(Collector):
         build = InfoMetricFamily("lbcore_build", "What runs; the value is always 1.")
         build.add_metric([], {"version": found.version, "python": found.python})
         yield build
-        yield from _gauges(found)
+        yield from _gauges(found, self._metrics.took)
         yield from _counters(found)
-        yield GaugeMetricFamily(
-            "lbcore_metrics_scrape_duration_seconds",
-            "How long writing the metrics took, pauses included.", self._metrics.took)
-        left_out = GaugeMetricFamily(
-            "lbcore_metrics_left_out_rows",
-            "Listeners, routes, pools and backends that have no series here because there are too "
-            "many of their kind.", labels=["kind"])
-        for kind, most in MOST_ROWS.items():
-            left_out.add_metric([kind], max(0, found.sizes.get(kind, 0) - most))
-        yield left_out
 
 
-def _gauges(found: InstanceFigures) -> Iterator[Metric]:
-    for name, text, value in (
+def _gauges(found: InstanceFigures, took: float) -> Iterator[Metric]:
+    left_out = {kind: max(0, found.sizes.get(kind, 0) - most) for kind, most in MOST_ROWS.items()}
+    return _families(GaugeMetricFamily, (
         ("start_time_seconds", "When the instance started; upgrades do not change it.",
          found.started_at),
         ("counting_since_timestamp_seconds", "Since when the counters of traffic count: the start, "
@@ -159,15 +150,18 @@ def _gauges(found: InstanceFigures) -> Iterator[Metric]:
         ("last_reload_successful", "1 if the last reload put the file into force, also before the "
          "first.", int(found.reload_ok)),
         ("workers_wanted", "Slots for workers.", found.workers_wanted),
-    ):
-        yield GaugeMetricFamily("lbcore_" + name, text, value)
-    yield _labelled(GaugeMetricFamily(
-        "lbcore_worker_processes", "Worker processes by state; orphan: of a supervisor before this "
-        "one.", labels=["state"]), found.processes)
+        ("metrics_scrape_duration_seconds",
+         "How long writing the metrics took, pauses included.", took),
+    ), (
+        ("worker_processes", "Worker processes by state; orphan: of a supervisor before this one.",
+         "state", found.processes),
+        ("metrics_left_out_rows", "Listeners, routes, pools and backends that have no series here "
+         "because there are too many of their kind.", "kind", left_out),
+    ))
 
 
 def _counters(found: InstanceFigures) -> Iterator[Metric]:
-    for name, text, value in (
+    return _families(CounterMetricFamily, (
         ("config_changes", "Changes at run time that were put into force.", found.changes),
         ("app_deaths", "Servers of Python applications that ended without being told to.",
          found.app_deaths),
@@ -179,19 +173,25 @@ def _counters(found: InstanceFigures) -> Iterator[Metric]:
          found.rates_forgotten),
         ("sticky_sessions_forgotten", "Learnt cookies that made room for others too early.",
          found.learnt_forgotten),
-    ):
-        yield CounterMetricFamily("lbcore_" + name, text, value)
-    for name, text, label, values in (
+    ), (
         ("events", "Events by level, whatever the log shows of them.", "level", found.events),
         ("reloads", "Reloads of the configuration by result.", "result", found.reloads),
         ("discoveries", "Other backends that discovery sources have named, and failures to ask "
          "them, by result.", "result", found.discovered),
         ("upgrades", "Upgrades by result.", "result", found.upgrades),
-    ):
-        yield _labelled(CounterMetricFamily("lbcore_" + name, text, labels=[label]), values)
+    ))
 
 
-def _labelled(family: Any, values: Any) -> Any:
-    for label, value in values.items():
-        family.add_metric([label], value)
-    return family
+def _families(
+    kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    plain: Iterable[tuple[str, str, float]],
+    labelled: Iterable[tuple[str, str, str, Mapping[str, float]]],
+) -> Iterator[Metric]:
+    """Metrics of one kind: those with a value, and those with one for every value of a label."""
+    for name, text, value in plain:
+        yield kind("lbcore_" + name, text, value)
+    for name, text, label, values in labelled:
+        family = kind("lbcore_" + name, text, labels=[label])
+        for one, value in values.items():
+            family.add_metric([one], value)
+        yield family
