@@ -10,7 +10,7 @@ import click
 from lbcore.cli.instance import answer, backend_argument, instance, running, split, split_value
 from lbcore.cli.names import complete_pools
 from lbcore.cli.options import State
-from lbcore.cli.tables import Line, Said, Table, ago, emit, state_of
+from lbcore.cli.tables import Line, Said, Table, ago, counted, emit, state_of, where
 
 Json = dict[str, Any]
 LEVELS = ["debug", "info", "warning", "error"]
@@ -27,7 +27,8 @@ def drain(state: State, words: tuple[str, ...]) -> None:
     pool, name = split(words)
     with instance(state) as client:
         said = client.drain(pool, name)
-    answer(state, said, f"{pool}/{name} is in drain; {said['inflight']} connection(s) go on")
+    answer(state, said, f"{pool}/{name} is in drain; "
+           f"{counted(said['inflight'], 'connection')} left to finish")
 
 
 @click.command()
@@ -113,7 +114,7 @@ def remove(state: State, words: tuple[str, ...]) -> None:
     with instance(state) as client:
         said = client.remove(pool, name)
     left = said.get("inflight", 0)
-    answer(state, said, f"removed: {pool}/{name}; {left} connection(s) go on")
+    answer(state, said, f"removed: {pool}/{name}; {counted(left, 'connection')} left to finish")
 
 
 @click.command()
@@ -129,7 +130,7 @@ def changes(state: State, forget: bool, pool: str | None) -> None:
             said = client.forget_changes(pool)
             number = said.get("forgotten", 0)
             count = number if isinstance(number, int) else len(number)
-            answer(state, said, f"back to the file: {count} change(s) undone")
+            answer(state, said, f"back to the file: {counted(count, 'change')} undone")
             return
         said = client.changes()
     if pool is not None:
@@ -153,7 +154,7 @@ def workers(state: State, count: str) -> None:
         raise click.BadParameter('a number from 1, or "auto"', param_hint="COUNT")
     with instance(state) as client:
         said = client.workers(None if count == "auto" else int(count))
-    answer(state, said, f"{said['workers']} worker(s)")
+    answer(state, said, counted(said["workers"], "worker"))
 
 
 @click.command("log-level")
@@ -171,7 +172,7 @@ def _listed(found: list[Json]) -> list[Line | Table]:
     if not found:
         return ["what runs is what the file says"]
     return [Table(["WHAT", "WHERE", "FILE", "RUNNING", "SINCE"],
-                  [[one["op"], "/".join(one[key] for key in ("pool", "backend") if one.get(key)),
+                  [[one["op"], where(one),
                     _value(one.get("file")), Said(_value(one.get("running")), "doubtful"),
                     f"{ago(one['since'])} ago"] for one in found])]
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lbcore.cli.instance import answer, instance, running
+from lbcore.cli.instance import APP_PATIENCE, answer, instance, reloaded, running
 from lbcore.cli.names import complete_pools
 from lbcore.cli.options import State
 from lbcore.cli.steps import under_way
-from lbcore.cli.tables import emit
+from lbcore.cli.tables import counted, emit
 
 if TYPE_CHECKING:
     from lbcore.admin.client import AdminClient
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 UPGRADE_PATIENCE = 120.0     # seconds that `lbcore upgrade` waits for the new workers
-APP_PATIENCE = 3600.0        # for an application to come up: its start_timeout ends it earlier
 POLL = 0.1
 
 
@@ -60,10 +59,7 @@ def reload(state: State) -> None:
     """
     with instance(state, APP_PATIENCE) as client, under_way(state, client, "reloading"):
         said = client.reload()
-    lines = [f"reloaded: plan {said['plan_version']} is in force"]
-    lines += [f"needs a restart to change: {key}" for key in said["needs_restart"]]
-    lines += [f"was replaced: {failure}" for failure in said["workers_failed"]]
-    answer(state, said, *lines)
+    answer(state, said, f"reloaded: plan {said['plan_version']} is in force", *reloaded(said))
 
 
 @click.command()
@@ -77,7 +73,7 @@ def restart(state: State, pool: str) -> None:
     new one does not come up, the old one stays.
     """
     with (instance(state, APP_PATIENCE) as client,
-          under_way(state, client, f"replacing the application of {pool}")):
+          under_way(state, client, f"restarting {pool}", pool)):
         said = client.restart(pool)
     pids = ", ".join(str(one["pid"]) for one in said["servers"])
     answer(state, said, f"restarted: generation {said['generation']} of {said['application']} "
@@ -100,7 +96,7 @@ def upgrade(state: State) -> None:
         raise click.ClickException(
             f"the upgrade ended early, old workers go on: {outcome.get('error', 'no answer yet')}")
     answer(state, said, f"upgraded: version {said['version']}, pid {said['pid']}, "
-           f"{len(said['workers'])} worker(s), draining ones included")
+           f"{counted(len(said['workers']), 'worker')}, draining ones included")
 
 
 @click.command()
@@ -162,6 +158,6 @@ def _wait_for_end(said: Json, client: AdminClient, steps: Steps) -> None:
                 left = sum(one.get("connections") or 0 for one in client.status()["workers"])
             except ClientError:      # it answers no more, and ends
                 continue
-            steps.now(f"{left} connection(s) left to finish, {limit:g} s at most in all")
+            steps.now(f"{counted(left, 'connection')} left to finish, {limit:g} s at most in all")
     finally:
         os.close(fd)

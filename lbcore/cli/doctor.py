@@ -10,7 +10,7 @@ import click
 
 from lbcore.cli.instance import client_of, running
 from lbcore.cli.options import DEFAULT_CONFIGS, State
-from lbcore.cli.tables import Column, Line, Said, Table, Tone, emit
+from lbcore.cli.tables import Column, Line, Said, Table, Tone, counted, emit
 
 if TYPE_CHECKING:
     from lbcore.config import Plan, Problem
@@ -104,7 +104,8 @@ def _lines(
         yield Said("no configuration: looked at with the defaults; name one with -c FILE", "quiet")
     uses = report.uses
     yield (f"running: lbcore {alive.version}, pid {alive.pid}" if alive else "not running")
-    yield (f"{uses['workers']} worker(s) with {uses['descriptors_per_worker']:,} descriptors each: "
+    yield (f"{counted(uses['workers'], 'worker')} with "
+           f"{uses['descriptors_per_worker']:,} descriptors each: "
            f"{uses['connections']:,} connections"
            + (f", of which {uses['connections_configured']:,} are configured"
               if uses["connections_configured"] else ""))

@@ -20,7 +20,7 @@ from lbcore.cli.options import (
     config_option,
     json_option,
 )
-from lbcore.cli.tables import Line, Table, emit
+from lbcore.cli.tables import Line, Table, emit, visible, where
 
 if TYPE_CHECKING:
     from lbcore.admin.client import AdminClient, AdminError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 PATIENCE = 60.0              # seconds for an answer
+APP_PATIENCE = 3600.0        # for an application to come up: its start_timeout ends it earlier
 
 
 def running(command: F) -> F:
@@ -63,9 +64,22 @@ def instance(state: State, patience: float = PATIENCE) -> Iterator[AdminClient]:
 
 
 def refusal(error: AdminError) -> str:
-    """What the instance refused, and its hint, in a line."""
-    hint = f" Hint: {error.hint}." if error.hint else ""
-    return f"{error.message}.{hint}"
+    """What the instance refused, and its hint: in a line, or below what has several itself."""
+    message = "\n".join(map(visible, error.message.split("\n")))
+    hint = f"Hint: {visible(error.hint)}." if error.hint else ""
+    if "\n" in message:          # such as what an application said last
+        return f"{message}\n{hint}".rstrip()
+    return f"{message}. {hint}".rstrip()
+
+
+def reloaded(said: Json) -> list[str]:
+    """What a reload could not do, or ended, in lines."""
+    return [
+        *(f"needs a restart to change: {key}" for key in said["needs_restart"]),
+        *(f"was replaced: {failure}" for failure in said["workers_failed"]),
+        *(f"has ended, it no longer applies: {where(change)} {change['op']}"
+          for change in said["dropped"]),
+    ]
 
 
 def client_of(state: State, patience: float = PATIENCE) -> AdminClient:

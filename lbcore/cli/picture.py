@@ -11,6 +11,7 @@ from lbcore.cli.tables import (
     Said,
     Table,
     ago,
+    counted,
     milliseconds,
     size,
     state_of,
@@ -63,8 +64,7 @@ def _head(said: Json) -> Iterator[Line]:
            f" for {ago(said['started'])}, plan {said['plan']['version']} "
            f"({ago(said['plan']['applied_at'])} old)"]
     if changes := said.get("changes"):
-        other = "1 change" if changes == 1 else f"{changes} changes"
-        yield Said(f"{other} from the file: see `lbcore changes`", "doubtful")
+        yield Said(f"{counted(changes, 'change')} from the file: see `lbcore changes`", "doubtful")
     if said["upgrade"]["state"] == "failed":
         yield Said(f"the last upgrade failed: {said['upgrade'].get('error')}", "bad")
     if said.get("rates_forgotten"):

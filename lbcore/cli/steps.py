@@ -1,7 +1,8 @@
 """What goes on while a command waits for the instance: told on standard error.
 
-On a terminal it is one line that changes; for a pipe or a file a line for each step. It comes from
-the instance's own events. An instance that tells none, or stops telling, is no reason to fail.
+On a terminal it is one line that changes; for a pipe or a file a line for each step, without what
+an application prints: the log has it, and an error its end. It comes from the instance's own
+events. An instance that tells none, or stops telling, is no reason to fail.
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ if TYPE_CHECKING:
     from lbcore.admin.client import AdminClient
 
 Json = dict[str, Any]
+CHATTER = "app.output"
 AGAIN = 0.2                  # seconds between attempts to hear an instance that is being replaced
 
 
 class Steps:
-    """Where steps are told. ``now`` is for what changes while waiting for one thing."""
+    """Where steps are told. ``now`` is for what changes while waiting for one thing.
 
-    def __init__(self, show: Callable[[str], None]) -> None:
+    ``pool``: events of other pools are no steps; "" is all. ``terse``: nor is ``CHATTER``.
+    """
+
+    def __init__(self, show: Callable[[str], None], pool: str = "", *, terse: bool = False) -> None:
         self._show = show
+        self._pool = pool
+        self._terse = terse
         self._last = ""
 
     def now(self, text: str) -> None:
@@ -38,26 +45,33 @@ class Steps:
             self._show(text)
 
     def event(self, event: Json) -> None:
-        """Tells of an event."""
-        if event["level"] != "debug":
+        """Tells of an event, if it is a step."""
+        elsewhere = self._pool and (event.get("fields") or {}).get("pool") != self._pool
+        silent = event["level"] == "debug" or (self._terse and event["event"] == CHATTER)
+        if not elsewhere and not silent:
             self._show(sentence(event))
 
 
 @contextmanager
-def under_way(state: State, client: AdminClient, title: str) -> Iterator[Steps]:
-    """Tells the instance's events as steps of what happens in the block."""
+def under_way(state: State, client: AdminClient, title: str, pool: str = "") -> Iterator[Steps]:
+    """Tells the instance's events, or those of a pool, as steps of what happens in the block."""
     if sys.stderr.isatty():
         from rich.text import Text  # noqa: PLC0415
 
         from lbcore.cli.painted import console  # noqa: PLC0415
 
+        def update(text: str) -> None:
+            # A line that is too long would be several, and jump.
+            spinner.update(Text(f"{title}: {text}", no_wrap=True, overflow="ellipsis"))
+
         with (console(state.paints(stderr=True), stderr=True).status(title) as spinner,
-              _told(client, Steps(lambda text: spinner.update(Text(f"{title}: {text}")))) as steps):
+              _told(client, Steps(update, pool)) as steps):
             yield steps
     elif state.json:
         yield Steps(lambda _: None)
     else:
-        with _told(client, Steps(lambda text: click.echo(f"{title}: {text}", err=True))) as steps:
+        told = Steps(lambda text: click.echo(f"{title}: {text}", err=True), pool, terse=True)
+        with _told(client, told) as steps:
             yield steps
 
 

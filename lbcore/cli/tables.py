@@ -9,10 +9,10 @@ On a terminal ``lbcore.cli.painted`` makes it fit and colours it. A cell says wh
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -155,7 +155,17 @@ def _cell(cell: object) -> Said:
     return Said("-", "quiet") if cell is None or cell == "" else Said(str(cell))
 
 
-# -- words for quantities
+# -- words for quantities and places
+
+
+def where(change: Mapping[str, Any]) -> str:
+    """Pool and backend of a difference from the file, as far as it has them."""
+    return "/".join(change[key] for key in ("pool", "backend") if change.get(key))
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things: "1 worker", "2 workers"."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def ago(moment: str | None) -> str | None:

@@ -85,10 +85,12 @@ def backend(lb: Instance, name: str) -> Json:
 
 # -- the state, and what changes it
 
+DRAINED = "main/one is in drain; 0 connections left to finish\n"
+
 
 @pytest.mark.parametrize(("words", "out", "key", "value"), [
-    (["drain", "main/one"], "main/one is in drain; 0 connection(s) go on\n", "draining", True),
-    (["drain", "main", "one"], "main/one is in drain; 0 connection(s) go on\n", "draining", True),
+    (["drain", "main/one"], DRAINED, "draining", True),
+    (["drain", "main", "one"], DRAINED, "draining", True),
     (["weight", "main/one", "7"], "main/one has weight 7 (configured: 1)\n", "weight", 7),
     (["weight", "main", "one", "0"], "main/one has weight 0 (configured: 1)\n", "weight", 0),
     (["force", "main/one", "down"], "main/one is down, forced by you\n", "forced", "down"),
@@ -118,7 +120,7 @@ def test_backends_come_and_go(fresh: Instance, capsys: pytest.CaptureFixture[str
     assert "three (backup) (added)" in status.out
     assert "1 change from the file" in status.out
     removed = run(fresh, capsys, "remove", "main", "three")
-    assert removed.out == "removed: main/three; 0 connection(s) go on\n"
+    assert removed.out == "removed: main/three; 0 connections left to finish\n"
     assert fresh.status()["changes"] == 0
 
 
@@ -135,15 +137,15 @@ def test_changes_are_listed_and_undone(
     assert len(run(fresh, capsys, "changes", "--json").json["changes"]) == 2
     assert run(fresh, capsys, "changes", "--pool", "nowhere").out.startswith("what runs is")
     undone = run(fresh, capsys, "changes", "--forget", "--pool", "main")
-    assert undone.out == "back to the file: 2 change(s) undone\n"
+    assert undone.out == "back to the file: 2 changes undone\n"
     assert not backend(fresh, "one")["draining"]
 
 
 def test_workers_and_log_level_are_set_and_put_back(
     fresh: Instance, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(fresh, capsys, "workers", "2").out == "2 worker(s)\n"
-    assert run(fresh, capsys, "workers", "auto").out == "1 worker(s)\n"
+    assert run(fresh, capsys, "workers", "2").out == "2 workers\n"
+    assert run(fresh, capsys, "workers", "auto").out == "1 worker\n"
     assert run(fresh, capsys, "log-level", "debug").out == "logged from level debug up\n"
     assert run(fresh, capsys, "log-level", "default").out == "logged from level info up\n"
     assert fresh.status()["changes"] == 0
@@ -413,7 +415,7 @@ def test_stop_tells_for_whom_it_waits(fresh: Instance) -> None:
         until(lambda: sum(one["connections"] or 0 for one in fresh.status()["workers"]) == 1)
         with process(fresh, "stop") as stopping:
             assert stopping.stderr is not None
-            assert any("1 connection(s) left to finish, 30 s at most" in line
+            assert any("1 connection left to finish, 30 s at most" in line
                        for line in stopping.stderr)
             # Reset, or the backend would have to end it too.
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -6,11 +6,15 @@ import io
 import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from lbcore.admin.calls import AdminError
+from lbcore.cli.instance import refusal
 from lbcore.cli.options import State
 from lbcore.cli.painted import fitting, rendered
+from lbcore.cli.steps import Steps
 from lbcore.cli.tables import (
     Column,
     Line,
@@ -127,6 +131,34 @@ def test_what_a_terminal_would_obey_is_shown_and_not_sent(
         assert "\\x1b]0;title\\x07 \\x9b2J\\r\\n[bold]" in text
         assert not set("\x07\x9b\r") & set(text)
         assert "\x1b]" not in text
+
+
+def test_a_refusal_with_what_an_application_said_has_its_hint_below() -> None:
+    assert refusal(AdminError("no such pool", "see status")) == "no such pool. Hint: see status."
+    said = refusal(AdminError("it ended\n  File \x1b[2J", "the old one goes on"))
+    assert said == "it ended\n  File \\x1b[2J\nHint: the old one goes on."
+
+
+def test_steps_of_a_pool_are_its_own_and_in_a_pipe_not_what_it_prints() -> None:
+    def event(name: str, pool: str, level: str = "info") -> dict[str, Any]:
+        return {"event": name, "level": level, "message": "", "fields": {"pool": pool}}
+
+    happened = [event("app.started", "web"), event("app.output", "web"),
+                event("app.ready", "web", "debug"), event("backend.state", "other"),
+                event("app.replaced", "web"), {"event": "reloaded", "level": "info"}]
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for terse, lines in told.items():
+        steps = Steps(lines.append, "web", terse=terse)
+        for one in happened:
+            steps.event(one)
+    assert [line.split()[0] for line in told[True]] == ["app.started", "app.replaced"]
+    assert [line.split()[0] for line in told[False]] == [
+        "app.started", "app.output", "app.replaced"]
+    for_all: list[str] = []
+    steps = Steps(for_all.append)
+    steps.event(happened[3])
+    steps.event(happened[5])
+    assert len(for_all) == 2
 
 
 def test_every_line_of_a_report_is_rendered() -> None:

@@ -15,7 +15,9 @@ from textual.pilot import Pilot
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
+from lbcore.admin import calls
 from lbcore.admin.calls import AdminError, NotRunning
+from lbcore.cli.instance import APP_PATIENCE
 from lbcore.cli.tables import plain, words
 from lbcore.cli.top.app import Top
 from lbcore.cli.top.dialogs import weight_problem
@@ -113,7 +115,9 @@ class Instance:
                 raise self.refuses
             self.asked.append((name, *args))
             return {"state": "drain", "weight": 5, "plan_version": 5, "workers": 2,
-                    "name": "new", "forgotten": 1, "changes": [
+                    "name": "new", "forgotten": 1, "level": "debug", "generation": 3,
+                    "needs_restart": ["pid_file"], "workers_failed": [], "dropped": [],
+                    "changes": [
                         {"op": "drain", "pool": "web", "backend": "a", "running": True}]}
 
         return asked
@@ -374,7 +378,9 @@ KEYS: list[tuple[list[str], tuple[Any, ...]]] = [
     (["f", "o"], ("force", "web", "a", None)),
     (["x", "y"], ("remove", "web", "a")),
     (["a", *"10.9", "enter"], ("add", "web", {"address": "10.9"})),
-    (["r", "y"], ("reload",)),
+    (["r", "y"], ("do", calls.reload(), APP_PATIENCE)),
+    (["L", "d"], ("log_level", "debug")),
+    (["L", "f"], ("log_level", None)),
     (["plus", "y"], ("workers", 2)),
 ]
 
@@ -415,6 +421,33 @@ async def test_a_refusal_is_shown_with_its_hint() -> None:
         await screen.asks("x")
         await screen.press("y")
         await screen.until(lambda: "a pool needs one. Hint: add" in screen.text())
+
+
+async def test_what_a_reload_could_not_change_is_said() -> None:
+    async with top() as screen:
+        await screen.sees({"a": 1.0})
+        await screen.asks("r")
+        await screen.press("y")
+        await screen.until(lambda: "needs a restart to change: pid_file" in screen.text())
+
+
+async def test_an_application_is_restarted_and_shows_that_it_failed() -> None:
+    server = {"backend": "app", "pid": 7, "state": "ready", "restarts": 0, "error": ""}
+    app = {"application": "site:app", "server": "gunicorn", "generation": 2, "retiring": 0,
+           "failed": {"error": "no such module"}, "servers": [server]}
+    pool = state({"a": 1.0})[1]["status"]["pools"][0]
+    async with top((160, 24)) as screen:
+        await screen.sees({"a": 1.0}, pools=[pool | {"app": app}])
+        await screen.press("2")
+        assert "failed: site:app" in screen.text()
+        await screen.asks("R")
+        await screen.press("y")
+        await screen.until(lambda: screen.instance.asked)
+        assert screen.instance.asked == [("do", calls.restart("web"), APP_PATIENCE)]
+        await screen.until(lambda: "generation 3" in screen.text())
+        await screen.sees({"a": 1.0})
+        await screen.press("R")
+        await screen.until(lambda: "web runs no Python application" in screen.text())
 
 
 async def test_what_a_backend_says_cannot_command_the_terminal() -> None:

@@ -16,9 +16,10 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.widgets import Footer, Input, Static, Tab, Tabs
 
+from lbcore.admin import calls
 from lbcore.admin.calls import AdminError, ClientError
-from lbcore.cli.instance import refusal
-from lbcore.cli.tables import Said, milliseconds, pieces, rate, visible
+from lbcore.cli.instance import APP_PATIENCE, refusal, reloaded
+from lbcore.cli.tables import Said, counted, milliseconds, pieces, rate, visible
 from lbcore.cli.top import panes
 from lbcore.cli.top.dialogs import Ask, Choose, Enter, Page, weight_problem
 from lbcore.cli.top.feed import KNOWN, Events, Feed, Lost, News, State
@@ -44,6 +45,7 @@ f             hold it up or down whatever its checks say
 x, a          remove it; add another to its pool
 c             what differs from the file; back to the file
 r             reload the configuration
+R, L          restart the pool's Python application; what is logged
 +, -          a worker more; one less
 Space         hold the picture still
 ?, q          this page; the end
@@ -68,6 +70,7 @@ class Top(App[None]):
         Binding("w", "weight", "Weight"), Binding("f", "force", "Force"),
         Binding("x", "remove", "Remove"), Binding("a", "add", "Add"),
         Binding("c", "changes", "Changes"), Binding("r", "reload", "Reload"),
+        Binding("R", "restart", "Restart"), Binding("L", "log_level", show=False),
         Binding("plus", "workers(1)", show=False), Binding("minus", "workers(-1)", show=False),
         Binding("space", "hold", show=False), Binding("enter", "open", show=False),
         Binding("escape", "unfilter", show=False),
@@ -272,7 +275,7 @@ class Top(App[None]):
         """Which keys make sense here."""
         if action in ("drain", "weight", "force", "remove"):
             return self.pane.id == "backends"
-        if action == "add":
+        if action in ("add", "restart"):
             return self.pane.id in ("backends", "pools")
         return True
 
@@ -286,7 +289,7 @@ class Top(App[None]):
         where = f"{pool}/{one['name']}"
         if on:
             question = Ask(f"Drain {where}?", "It gets no new connections. "
-                           f"{one['inflight']} connection(s) go on until they end.", "Drain it")
+                           f"{counted(one['inflight'], 'connection')} may finish.", "Drain it")
         else:
             question = Ask(f"Put {where} back?", "It gets traffic as its checks allow.",
                            "Put it back")
@@ -344,7 +347,7 @@ class Top(App[None]):
         where = f"{pool}/{one['name']}"
         if await self.push_screen_wait(Ask(
                 f"Remove {where}?", f"It leaves the pool until lbcore is stopped or the change is "
-                f"undone (c). {one['inflight']} connection(s) finish.", "Remove it")
+                f"undone (c). {counted(one['inflight'], 'connection')} may finish.", "Remove it")
         ) and await self._do(partial(self._client.remove, pool, one["name"])):
             self.notify(f"{where} is removed", markup=False)
 
@@ -380,7 +383,7 @@ class Top(App[None]):
         if number > SHOWN:
             lines[SHOWN:] = [f"and {number - SHOWN} more"]
         if await self.push_screen_wait(Ask(
-                f"{number} change{'s' if number > 1 else ''} from the file", "\n".join(lines),
+                f"{counted(number, 'change')} from the file", "\n".join(lines),
                 "Back to the file")
         ) and await self._do(partial(self._client.forget_changes, None, said["plan_version"])):
             self.notify("what runs is what the file says")
@@ -392,9 +395,42 @@ class Top(App[None]):
         if await self.push_screen_wait(Ask(
                 "Reload?", f"{config} is read again and put into force. Established connections "
                 "are not touched; a file with problems changes nothing.", "Reload")):
-            said = await self._do(self._client.reload)
+            said = await self._do(partial(self._client.do, calls.reload(), APP_PATIENCE))
             if said:
                 self.notify(f"plan {said['plan_version']} is in force")
+                if notes := reloaded(said):
+                    self.notify("\n".join(notes), severity="warning", timeout=READING, markup=False)
+
+    @work
+    async def action_restart(self) -> None:
+        """Asks, and has the application of the pool under the cursor replaced."""
+        name = self.grid.chosen.partition("/")[0]
+        pools = self.picture.status["pools"] if self.picture else []
+        app = next((pool["app"] for pool in pools if pool["name"] == name), None)
+        if app is None:
+            self.notify(f"{name or 'nothing'} runs no Python application", severity="warning",
+                        markup=False)
+            return
+        if await self.push_screen_wait(Ask(
+                f"Restart the application of {name}?", f"{app['application']} is started anew "
+                "beside the processes that serve now. They end after their last request; if the "
+                "new ones do not come up, they stay.", "Restart it")):
+            said = await self._do(partial(self._client.do, calls.restart(name), APP_PATIENCE))
+            if said:
+                self.notify(f"{name} serves with generation {said['generation']}", markup=False)
+
+    @work
+    async def action_log_level(self) -> None:
+        """Asks what is logged from now on."""
+        choice = await self.push_screen_wait(Choose(
+            "What is logged?", "From this level up. The events here do not depend on it.",
+            [("d", "debug", "debug"), ("i", "info", "info"), ("w", "warning", "warning"),
+             ("e", "error", "error"), ("f", "file", "as in the file")]))
+        if choice:
+            level = None if choice == "file" else choice
+            said = await self._do(partial(self._client.log_level, level))
+            if said:
+                self.notify(f"logged from level {said['level']} up")
 
     @work
     async def action_workers(self, by: int) -> None:
@@ -411,7 +447,7 @@ class Top(App[None]):
                                            "Do it")):
             said = await self._do(partial(self._client.workers, now + by))
             if said:
-                self.notify(f"{said['workers']} worker(s)")
+                self.notify(counted(said["workers"], "worker"))
 
     async def _do(self, call: Callable[[], Json]) -> Json | None:
         """What the instance answers; a refusal is shown, and is None."""
@@ -420,7 +456,7 @@ class Top(App[None]):
         except AdminError as error:
             problems = [f"\n{visible(one.get('key', ''))} {visible(one.get('message', ''))}"
                         for one in error.problems]
-            self._refused(visible(refusal(error)) + "".join(problems))
+            self._refused(refusal(error) + "".join(problems))
         except ClientError as error:
             self._refused(visible(str(error)))
         return None

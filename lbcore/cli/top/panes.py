@@ -15,6 +15,7 @@ from lbcore.cli.tables import (
     Said,
     Tone,
     ago,
+    counted,
     milliseconds,
     rate,
     size,
@@ -149,7 +150,7 @@ def pools(picture: Picture) -> Iterator[Row]:
             _errors(figures), _rate(figures.get("retries_per_s")),
             _ms(figures.get("p50_ms")), _ms(figures.get("p99_ms")),
             _number(pool["inflight"]), _warned(pool["waiting"]), _text(pool["balance"]),
-            _text(pool.get("source", "file")),
+            _source(pool),
         ))
 
 
@@ -215,7 +216,7 @@ PANES = (
         Heading("POOL", 0, right=False), Heading("STATE", 12, right=False), Heading("UP", 7),
         Heading("RATE", 7), Heading("ERR/S", 6), Heading("RETRY/S", 7, 4), Heading("P50", 7, 5),
         Heading("P99", 7, 8), Heading("CONNS", 6, 6), Heading("WAITING", 7, 7),
-        Heading("BALANCE", 20, 3, right=False), Heading("SOURCE", 12, 2, right=False),
+        Heading("BALANCE", 20, 3, right=False), Heading("SOURCE", 20, 2, right=False),
     ), pools),
     Pane("listeners", "Listeners", (
         Heading("LISTENER, ROUTE", 0, right=False), Heading("TO", 12, 6, right=False),
@@ -268,14 +269,14 @@ def headline(picture: Picture) -> list[str | Said]:
         f" {span(status['uptime_s'])}", f"  plan {status['plan_version']}"]
     if status["changes"]:
         number = status["changes"]
-        said.append(Said(f"  {number} change{'s' if number > 1 else ''} from the file", "doubtful"))
+        said.append(Said(f"  {counted(number, 'change')} from the file", "doubtful"))
     serving = sum(one["state"] == "serving" for one in status["workers"])
     wanted = status["workers_wanted"]
     said.append(Said(f"  {serving}/{wanted} workers", "" if serving >= wanted else "bad"))
     down = sum(one["state"] not in ("up", "drain") for pool in status["pools"]
                for one in pool["backends"])
     if down:
-        said.append(Said(f"  {down} backend{'s' if down > 1 else ''} down", "bad"))
+        said.append(Said(f"  {counted(down, 'backend')} down", "bad"))
     if status["upgrade"]["state"] == "running":
         said.append(Said("  upgrading", "doubtful"))
     return said
@@ -331,6 +332,16 @@ def _state(backend: Json) -> Cell:
     word = backend["state"]
     mark = " forced" if backend["forced"] else ""
     return Cell(Said(word + mark, state_of(word).tone), word)
+
+
+def _source(pool: Json) -> Cell:
+    """Where its backends come from: of an application, what it is and whether it comes up."""
+    app = pool["app"]
+    if app is None:
+        return _text(pool.get("source", "file"))
+    failed = app["failed"] or any(one["state"] == "failed" for one in app["servers"])
+    name = app["application"]
+    return Cell(Said(f"failed: {name}" if failed else name, "bad" if failed else ""), name)
 
 
 def _weight(backend: Json) -> Cell:
