@@ -15,7 +15,7 @@ from lbcore.discovery.answers import Table
 
 Source = Callable[[], Any]
 Push = Callable[[str, list[Table]], Awaitable[None]]
-AGAIN = 1.0                  # seconds until a set that could not be brought is tried once more
+AGAIN = 1.0                  # seconds until a set that was not taken is offered once more
 log = logging.getLogger("lbcore.discover")
 
 
@@ -30,8 +30,9 @@ class Feed:
         self._first: dict[str, list[Table]] = {}
         self._errors: dict[str, str] = {}
         self._said = asyncio.Event()
-        self._push: Push | None = None
         self._started = asyncio.Event()
+        self._latest: dict[str, list[Table]] = {}            # what lbcore has yet to hear
+        self._news = {pool: asyncio.Event() for pool in sources}
         self._tasks: list[asyncio.Task[None]] = []
 
     async def first(self, timeout: float) -> dict[str, list[Table]]:
@@ -52,7 +53,7 @@ class Feed:
 
     def go_on(self, push: Push) -> None:
         """Brings every further answer to ``push``."""
-        self._push = push
+        self._tasks += [asyncio.create_task(self._bring(pool, push)) for pool in self._sources]
         self._started.set()
 
     async def stop(self) -> None:
@@ -73,22 +74,37 @@ class Feed:
                     self._said.set()
                     await self._started.wait()
                 else:
-                    await self._bring(pool, said.backends)
+                    self._latest[pool] = said.backends
+                    self._news[pool].set()
 
-    async def _bring(self, pool: str, backends: list[Table]) -> None:
-        """Pushes until that succeeds or lbcore has something against what is pushed."""
-        while self._push is not None:
+    async def _bring(self, pool: str, push: Push) -> None:
+        """Pushes the newest set, which is said only once: until it is taken, or another is there.
+
+        An upgrade may be under way, or a name not be resolved just now. One that lbcore has
+        something against is not tried again.
+        """
+        news, told = self._news[pool], ""
+        while True:
+            await news.wait()
+            news.clear()
             try:
-                await self._push(pool, backends)
-                return
+                await push(pool, self._latest[pool])
+                told = ""
+                continue
             except AdminError as error:
                 problems = "; ".join(str(one.get("message")) for one in error.problems)
-                log.warning("pool %s keeps its backends: %s%s", pool, error.message,
-                            f" ({problems})" if problems else "")
-                return
-            except NotRunning as error:      # being upgraded, perhaps
-                log.warning("pool %s: %s", pool, error)
-                await asyncio.sleep(AGAIN)
+                why = f"{error.message} ({problems})" if problems else error.message
+                for_ever = bool(problems) or error.status in (400, 404)
+            except NotRunning as error:
+                why, for_ever = str(error), False
+            if why != told:
+                log.warning("pool %s keeps its backends: %s", pool, why)
+            told = why
+            if not for_ever:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN):
+                        await news.wait()
+                news.set()
 
 
 class FeedThread:

@@ -42,7 +42,7 @@ def prepare(
 ) -> Prepared:
     """What to run. ``directory`` is a private one, for the admin socket among others.
 
-    ``backends``: what callables said of pools; it counts beside what the configuration names.
+    ``backends``: what callables said of pools, in the place of what the configuration names.
     ``running``: what runs already, whose ports stay. Raises ConfigError with every problem.
     """
     tables, source, home = _tables(config)
