@@ -28,7 +28,7 @@ _MODULE = re.compile(r"[A-Za-z_][\w.]*")
 def _callable(text: str) -> None:
     if _CALLABLE.fullmatch(text):
         return
-    if _MODULE.fullmatch(text):
+    if _MODULE.fullmatch(text) and not text.endswith(".py"):
         raise BadValue(f'"{text}" does not say which callable of the module',
                        f'"{text}:application" or "{text}:app"')
     hint = 'MODULE:CALLABLE as Python imports it, such as "mysite.wsgi:application"'

@@ -260,7 +260,8 @@ class Apps:
                 wait.cancel()
 
     def _failed(self, pool: str, why: str) -> None:
-        self.failures[pool] = {"error": why, "at": time.time()}
+        if pool in self.current:                 # otherwise it is the servers' own error
+            self.failures[pool] = {"error": why, "at": time.time()}
         first, *lines = why.split("\n")
         self._log.error("app.failed", first, pool=pool,
                         **({"output": lines[-1].strip()} if lines else {}))

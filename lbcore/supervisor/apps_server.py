@@ -124,6 +124,8 @@ class AppServer:
             self._log("error" if self.state is State.FAILED else "warning", "app.died",
                       why.partition("\n")[0], delay=f"{delay:g}s")
             await self._clear()
+            # `error` has the last words of this process; the next one is judged by its own.
+            self.around.output.forget(self.key)
             await asyncio.sleep(delay)
 
     async def _come_up(self) -> str:

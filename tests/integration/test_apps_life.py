@@ -173,9 +173,13 @@ def test_lbcore_starts_beside_an_application_that_does_not(lab: AppsLab) -> None
     with lab.connect(lab.port + 1) as sock:
         assert sock.recv(6) == b"other\n"
     assert lab.exchange()[0] == 503
-    lab.edit("missing_name", '"two"')
+    assert "missing_name" in lab.application()["servers"][0]["error"]
+    lab.edit("missing_name", "misspelt_name")
+    eventually(lambda: "misspelt_name" in lab.application()["servers"][0]["error"])
+    lab.edit("misspelt_name", '"two"')
     lab.run.wait_for("app.ready")
     assert lab.get().startswith("two")
+    assert lab.application()["failed"] is None       # nothing was replaced
 
 
 def test_supervisor_killed_and_started_again_goes_on_with_the_same_server(lab: AppsLab) -> None:

@@ -50,6 +50,7 @@ def test_an_application_stands_beside_other_backends() -> None:
     [
         ('wsgi = "site"', "wsgi", "which callable", "site:application"),
         ('wsgi = "site/web.py"', "wsgi", "does not name an application", "directory"),
+        ('wsgi = "web.py"', "wsgi", "does not name an application", "directory"),
         ('wsgi = "a:b"\nasgi = "a:b"', "asgi", "one application", "keep one"),
         ('wsgi = "a:b"\nserver = "uvicorn"', "server", "does not run wsgi", '"gunicorn"'),
         ('asgi = "a:b"\nserver = "gunicorn"', "server", "does not run asgi", '"uvicorn"'),
