@@ -11,7 +11,6 @@ import multiprocessing
 import os
 from pathlib import Path
 
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
@@ -21,7 +20,20 @@ def chosen(name: str) -> bool:
 
 
 class BuildExt(build_ext):
-    """Puts the modules of this build into the tree, whichever build's lie there."""
+    """Puts the modules of this build into the tree, whichever build's lie there.
+
+    Cython runs when something is compiled, and not when a tool asks for the name and the version of
+    this package or for a source distribution: it took as long as a third of compiling.
+    """
+
+    def build_extensions(self) -> None:
+        from Cython.Build import cythonize  # noqa: PLC0415
+
+        for ext, made in zip(self.extensions, cythonize(
+                self.extensions, nthreads=TRANSLATORS, compiler_directives=DIRECTIVES),
+                strict=True):
+            ext.sources = made.sources
+        super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
         made = Path(self.get_ext_fullpath(ext.name))
@@ -78,19 +90,17 @@ CPUS = len(os.sched_getaffinity(0))
 # A process that is not forked would run this file again.
 TRANSLATORS = CPUS if multiprocessing.get_start_method() == "fork" else 0
 
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "embedsignature": True,
+}
+
 setup(
-    ext_modules=[] if chosen("LBCORE_SKIP_BUILD") else cythonize(
-        extensions,
-        nthreads=TRANSLATORS,
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": False,
-            "wraparound": False,
-            "cdivision": True,
-            "initializedcheck": False,
-            "embedsignature": True,
-        },
-    ),
+    ext_modules=[] if chosen("LBCORE_SKIP_BUILD") else extensions,
     cmdclass={"build_ext": BuildExt},
     options={
         "build": {"build_base": build_base},
