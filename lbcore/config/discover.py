@@ -18,7 +18,7 @@ _MODULE = re.compile(r"[A-Za-z_][\w.]*")
 def _function(text: str) -> None:
     if _FUNCTION.fullmatch(text):
         return
-    if _MODULE.fullmatch(text):
+    if _MODULE.fullmatch(text) and not text.endswith(".py"):
         raise BadValue(f'"{text}" does not say which function of the module', f'"{text}:backends"')
     hint = 'MODULE:FUNCTION as Python imports it, such as "discovery:backends"'
     if "/" in text or text.endswith(".py"):

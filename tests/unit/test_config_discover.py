@@ -46,6 +46,7 @@ def test_a_pool_needs_no_backends_when_something_names_them(
     ('file = "a"\ndirectory = "b"', "pool.web.discover.directory", "no effect without python"),
     ('python = "mine"', "pool.web.discover.python", "which function"),
     ('python = "src/mine.py"', "pool.web.discover.python", "does not name a function"),
+    ('python = "mine.py"', "pool.web.discover.python", "does not name a function"),
     ('python = "mine:backends()"', "pool.web.discover.python", "does not name a function"),
     ('file = "a"\ninterval = "0"', "pool.web.discover.interval", "longer than 0"),
     ('files = "a"', "pool.web.discover.files", "unknown key"),
