@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CANNOT_APPLY = (ResolveError, BindError, LookupError, ValueError, OSError)
+STARTING = "lbcore is starting: try again when it serves"
 ENDING = "lbcore is ending"
 LEAVING = "an upgrade takes over just now: ask again in a moment"
 REPLACED_SOON = 5.0              # seconds until a worker that refused the plan has a successor

@@ -270,11 +270,9 @@ class Running:
 
     def _refuse(self, expect: int | None, *, ours: bool = False) -> None:
         here = self._supervisor
-        if here.stopping or (here.leaving and not ours):
+        if here.closed and (here.stopping or not ours):
             raise ControlError(409, here.closed)
-        if self._supervisor.rollout.plan is None:
-            raise ControlError(409, "lbcore is starting", "try again when it serves")
-        version = self._supervisor.rollout.version
+        version = here.rollout.version
         if expect is not None and expect != version:
             raise ControlError(412, f"plan version {version} is in force, not {expect}",
                                "somebody else has changed something: look again")

@@ -24,7 +24,7 @@ from lbcore.admin.server import AdminServer
 from lbcore.config.plan import Plan
 from lbcore.health import HealthEvent, HealthMonitor
 from lbcore.supervisor import resize, takeover
-from lbcore.supervisor.apps_rollout import ENDING, LEAVING, AppRollout
+from lbcore.supervisor.apps_rollout import ENDING, LEAVING, STARTING, AppRollout
 from lbcore.supervisor.control import SupervisorControl
 from lbcore.supervisor.demo import DemoBackends
 from lbcore.supervisor.discovery import Discovery, NoBackends
@@ -114,8 +114,10 @@ class Supervisor:
 
     @property
     def closed(self) -> str:
-        """Why nothing can be changed any more; "" if it can."""
-        return ENDING if self.stopping else LEAVING if self.leaving else ""
+        """Why nothing can be changed just now; "" if it can."""
+        if self.stopping:
+            return ENDING
+        return LEAVING if self.leaving else "" if self.serving else STARTING
 
     def _rows_in_use(self) -> tuple[int, int, int, int]:
         return self.rollout.rows_in_use()

@@ -207,6 +207,11 @@ def test_who_waits_for_a_first_answer_can_be_told_to_end(box: Instance, kind: An
         until(lambda: sources(box), "its process")
     else:
         box.wait_for("discovery.failed")
+    for number, told in ((signal.SIGUSR2, "upgrade.failed"), (signal.SIGHUP, "reload.failed"),
+                         (signal.SIGTTIN, "resize.failed")):
+        box.signal(number)
+        box.wait_for(told)
+        assert "lbcore is starting" in box.events(told)[0]["message"]
     box.signal(signal.SIGTERM)
     assert box.exit_code() == 0
     assert not box.processes()

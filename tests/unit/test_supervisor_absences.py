@@ -41,8 +41,7 @@ class Lab(Running):
         self.dropped: list[str] = []
         log = SimpleNamespace(warning=lambda name, **said: self.dropped.append(said["message"]))
         here: Any = SimpleNamespace(
-            changing=asyncio.Lock(), stopping="", leaving=False, log=log,
-            rollout=SimpleNamespace(plan=object(), version=1))
+            changing=asyncio.Lock(), closed="", log=log, rollout=SimpleNamespace(version=1))
         super().__init__(here)
         self._found = read_text(FILE, Path("/etc/lb.toml"))
         drained = Change("drain", "web", ONE, False, True, "2026-01-01T00:00:00Z")
