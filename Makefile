@@ -46,11 +46,11 @@ profile: $(VENV)/.installed  ## compile with what perf needs, until the next mak
 	@LBCORE_PROFILE=1 $(BIN)/python setup.py --quiet build_ext --inplace
 	@rm -f $(VENV)/.built
 
-test: $(VENV)/.built $(VENV)/.dev $(VENV)/.load $(VENV)/.docs  ## build and pass the tests
+test: $(VENV)/.built $(VENV)/.dev  ## build and pass the tests
 	@scripts/system-packages test
 	@$(CACHED) $(BIN)/python -m pytest -n $(PYTEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
-lint: $(VENV)/.built $(VENV)/.dev $(VENV)/.load  ## types, style and the direction of imports
+lint: $(VENV)/.built $(VENV)/.dev  ## types, style and the direction of imports
 	$(BIN)/ruff check .
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/cython-lint lbcore loadtests
 	$(BIN)/mypy
@@ -133,10 +133,12 @@ $(VENV)/.apps: $(VENV)/.installed
 	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable '.[apps]'
 	@touch $@
 
+# Tests and linters look at all there is, so what builds the site and what measures comes with them:
+# at once, because pip takes its time for each.
 $(VENV)/.dev: $(VENV)/.installed
 	@echo 'lbcore: installing what tests and linters need ...'
-	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable '.[dev]'
-	@touch $@
+	@LBCORE_SKIP_BUILD=1 $(PIP) --no-build-isolation --editable '.[dev,docs,load]'
+	@touch $(VENV)/.docs $(VENV)/.load $@
 
 $(VENV)/.docs: $(VENV)/.installed
 	@echo 'lbcore: installing what builds the site ...'
