@@ -397,6 +397,41 @@ def test_a_pool_without_a_share_for_retries_makes_none(web: HttpLab) -> None:
     assert web.board.route_totals(0)["retries"] == 0
 
 
+# ---- what answers say about a backend ----------------------------------------------------------
+
+def test_answers_with_a_failing_status_count_until_any_other_one(web: HttpLab) -> None:
+    statuses = iter(["503 A", "500 B", "404 C", "503 D", "200 E"])
+
+    def script(wire: Wire) -> bool:
+        wire.request()
+        wire.say(reply(b"x", status=next(statuses)))
+        return True
+
+    web.web(web_pool(web.site(script).address, failure_statuses=(500, 503)))
+    client, counted = web.client(), []
+    for _ in range(5):
+        client.ask(GET)
+        counted.append(web.board.failures(0))
+    assert counted == [1, 2, 0, 1, 0]
+
+
+def test_an_answer_that_begins_late_counts_as_a_failure_too(web: HttpLab) -> None:
+    origin = web.origin()
+    web.web(web_pool(origin, slow_ms=50))
+    client, server, _ = web.pair(origin, GET)
+    assert is_quiet(client.sock)                 # for longer than 50 ms
+    server.say(reply(b"late"))
+    assert client.answer().status == 200
+    assert web.board.failures(0) == 1
+    web.apply(web_pool(origin, slow_ms=600_000))
+    client.say(GET)
+    served(server)
+    assert client.answer().status == 200
+    assert web.board.failures(0) == 0
+
+
+# ---- keys and cookies --------------------------------------------------------------------------
+
 def test_key_finds_its_backend_again_after_a_pause(web: HttpLab) -> None:
     """All refuse, then they come back: each request still goes where its key leads."""
     socks = [web.keep(socket.socket()) for _ in range(4)]
