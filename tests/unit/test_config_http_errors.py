@@ -153,6 +153,14 @@ def test_a_bad_route_key_is_told_once(keys: str, key: str, message: str, hint: s
     is_told(only(route(keys)), f"listener[0].route[0]{key}", message, hint)
 
 
+@pytest.mark.parametrize("name", ["Connection", "Content-Length", "Keep-Alive", "TE", "Upgrade",
+                                  "Proxy-Connection", "Transfer-Encoding"])
+def test_no_rule_touches_how_messages_are_framed(name: str) -> None:
+    for rule in (f'remove = ["{name}"]', f'set = {{ {name} = "x" }}', f'add = {{ {name} = "x" }}'):
+        for key in ("request_headers", "response_headers"):
+            assert "own affair" in only(text_of(f"{key} = {{ {rule} }}")).message
+
+
 def test_no_effect_of_buffers_is_told_also_where_the_listener_turns_them_off() -> None:
     keys = 'path = "/x"\npool = "web"\nresponse_disk = "1MiB"'
     assert only(route(keys, "buffer_response = false")).key == "listener[0].route[0].response_disk"

@@ -232,7 +232,7 @@ def test_a_hash_that_is_cut_off_would_let_nobody_in(text: str) -> None:
 def test_weak_hashes_are_known() -> None:
     assert is_weak_hash("ab0123456789c")
     assert is_weak_hash("$1$salt$" + "x" * 22)
-    assert not is_weak_hash(BCRYPT)
+    assert not any(map(is_weak_hash, (BCRYPT, "$y$j9T$ab$", "$7$CU..../", "$6$salt$", "$5$salt$")))
 
 
 @pytest.mark.parametrize("name", ["", "a:b", "x" * 65, "a\tb"])
