@@ -46,8 +46,8 @@ POOL_ONLY = (
 )
 # What frames messages and names connections is lbcore's own affair.
 FRAMING = (
-    "connection", "content-length", "keep-alive", "proxy-connection", "te", "transfer-encoding",
-    "upgrade",
+    "connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade",
 )
 
 

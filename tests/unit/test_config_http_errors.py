@@ -153,8 +153,10 @@ def test_a_bad_route_key_is_told_once(keys: str, key: str, message: str, hint: s
     is_told(only(route(keys)), f"listener[0].route[0]{key}", message, hint)
 
 
-@pytest.mark.parametrize("name", ["Connection", "Content-Length", "Keep-Alive", "TE", "Upgrade",
-                                  "Proxy-Connection", "Transfer-Encoding"])
+@pytest.mark.parametrize("name", [
+    "Connection", "Content-Length", "Expect", "Keep-Alive", "Proxy-Connection", "TE", "Trailer",
+    "Transfer-Encoding", "Upgrade",
+])
 def test_no_rule_touches_how_messages_are_framed(name: str) -> None:
     for rule in (f'remove = ["{name}"]', f'set = {{ {name} = "x" }}', f'add = {{ {name} = "x" }}'):
         for key in ("request_headers", "response_headers"):
