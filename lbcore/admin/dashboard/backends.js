@@ -103,6 +103,7 @@ export class Backends {
     say($("backend-count"), found.length === model.backends.length
       ? count(found.length, "backend") : `${number(found.length)} of ${count(model.backends.length, "backend")}`);
     show($("backend-none"), !found.length);
+    say($("backend-none"), model.backends.length ? "No backend is like that." : "There are no backends.");
     put(this.table, "aria-rowcount", String(found.length + 1));
     this.paint();
   }

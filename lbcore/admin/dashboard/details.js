@@ -42,12 +42,11 @@ export class Details {
     this.drain = act((b) => actions[b.draining ? "undrain" : "drain"](b), "Drain");
     this.up = act((b) => actions.force(b, b.forced === "up" ? null : "up"), "Force up");
     this.down = act((b) => actions.force(b, b.forced === "down" ? null : "down"), "Force down");
-    this.gone = h("p", { class: "warning", hidden: true, text: "It is no longer part of its pool." });
     this.buttons = h("footer", { class: "wrap" }, this.drain,
       act((b) => actions.weight(b), "Weight…"), act((b) => actions.limit(b), "Limit…"), this.up, this.down,
       act((b) => actions.remove(b, () => this.dialog?.close()), "Remove…", "danger"));
     this.dialog = open({ title: id, wide: true, onClose: () => { this.id = null; }, children: [
-      this.state, this.gone, h("div", { class: "trend" }, this.trend.el,
+      this.state, h("div", { class: "trend" }, this.trend.el,
         h("span", { class: "sub", text: "rate over the last minute" })),
       h("dl", { class: "facts-list" }, FACTS.map(([label], i) =>
         h("div", {}, h("dt", { text: label }), this.values[i]))),
@@ -60,9 +59,14 @@ export class Details {
     if (this.id === null) return;
     const told = model.byId.get(this.id);
     this.told = told;
-    show(this.gone, !told);
     show(this.buttons, Boolean(told));
-    if (!told) return;
+    if (!told) {
+      put(this.state, "data-state", "gone");
+      turn(this.drawn, "wait");
+      say(this.word, "gone");
+      say(this.why, ": it is no longer part of its pool. What is below was its last.");
+      return;
+    }
     const state = stateOf(told);
     put(this.state, "data-state", told.state);
     turn(this.drawn, state.icon);

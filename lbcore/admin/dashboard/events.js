@@ -76,10 +76,11 @@ export class EventLog {
 
   row(event) {
     const kind = LEVELS[rank(event.level)];
+    const said = sentence(event), more = fields(event);
     return h("li", { class: kind }, h("time", { datetime: event.time, text: clock(event.time) }),
       h("span", { class: "level" }, icon(ICONS[kind]), h("span", { text: event.level })),
-      h("code", { text: event.event }), h("span", { class: "message" }, sentence(event),
-        h("span", { class: sentence(event) ? "fields" : null, text: ` ${fields(event)}` })));
+      h("code", { text: event.event }), h("span", { class: "message" }, said, said && more && " ",
+        h("span", { class: said ? "fields" : null, text: more })));
   }
 }
 

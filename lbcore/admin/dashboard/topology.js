@@ -173,6 +173,10 @@ export class Topology {
       const id = event.target.closest("[data-id]")?.getAttribute("data-id");
       if (id) this.openBackend(id);
     });
+    grid.addEventListener("pointerover", (event) => {
+      const id = event.target.closest("[data-id]")?.getAttribute("data-id");
+      put(box, "title", id || null);
+    });
     let across = 0;
     return (pool) => {
       const busiest = pool.backends.reduce((most, b) => Math.max(most, b.rate), 0);
