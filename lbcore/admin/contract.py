@@ -82,6 +82,9 @@ class Control(Protocol):
     async def state(self) -> Json:
         """The picture in short, for a stream: what ``live`` tells is not in it."""
 
+    def backend(self, pool: str, name: str) -> Json:
+        """``{"plan_version", "pool", ...the backend}``, without looking at all the others."""
+
     async def live(self, window: int) -> Json:
         """Rates and latencies of the last seconds, at most ``window`` (1..60).
 

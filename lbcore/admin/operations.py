@@ -94,12 +94,7 @@ async def _pool(call: Call) -> Json:
 
 
 async def _backend(call: Call) -> Json:
-    status = await call.look()
-    for backend in _named(status, call.pool)["backends"]:
-        if backend["name"] == call.backend:
-            return {**_of(status), "pool": call.pool, **backend}
-    raise ControlError(404, f"pool {call.pool!r} has no backend {call.backend!r}",
-                       "GET /v1/pools/{pool} lists them")
+    return call.control.backend(call.pool, call.backend)
 
 
 async def _live(call: Call) -> Json:

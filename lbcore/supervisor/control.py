@@ -90,6 +90,20 @@ class SupervisorControl:
         apps = self._supervisor.apps.apps
         return [pool | {"app": apps.describe(pool["name"])} for pool in pools]
 
+    def backend(self, pool: str, name: str) -> Json:
+        """One backend."""
+        here = self._supervisor
+        for rows in here.rollout.members:
+            if rows.plan.name != pool:
+                continue
+            for member in rows.members:
+                if member.plan.name == name and (shown := status.backend(
+                        here.rollout, rows, member, here.running.overlay)):
+                    return {"plan_version": self.plan_version, "pool": pool, **shown}
+            raise ControlError(404, f"pool {pool!r} has no backend {name!r}",
+                               "GET /v1/pools/{pool} lists them")
+        raise ControlError(404, f"there is no pool {pool!r}", "GET /v1/pools lists them")
+
     async def live(self, window: int) -> Json:
         """Rates and latencies of the last seconds."""
         return await self._supervisor.sampler.live(window)
@@ -143,7 +157,7 @@ class SupervisorControl:
                           expect: int | None) -> Json:
         """One backend more."""
         name = await self._change(lambda edit: edit.add(pool, table), expect)
-        return self._shown(pool, name)
+        return self.backend(pool, name)
 
     async def remove_backend(self, pool: str, name: str, expect: int | None) -> Json:
         """One less."""
@@ -192,7 +206,7 @@ class SupervisorControl:
     ) -> Json:
         """Any of weight, drain, force and max_connections at once."""
         await self._change(lambda edit: edit.patch(pool, name, patch), expect)
-        return self._shown(pool, name)
+        return self.backend(pool, name)
 
     async def change(self, changes: Sequence[Mapping[str, Any]], expect: int | None) -> Json:
         """All of these, or none."""
@@ -265,17 +279,6 @@ class SupervisorControl:
 
     async def _change(self, edit: Callable[[Edit], Any], expect: int | None) -> Any:
         return await self._supervisor.running.change(edit, expect)
-
-    def _shown(self, pool: str, backend: str) -> Json:
-        here = self._supervisor
-        for rows in here.rollout.members:
-            if rows.plan.name != pool:
-                continue
-            for member in rows.members:
-                if member.plan.name == backend:
-                    shown = status.backend(here.rollout, rows, member, here.running.overlay)
-                    return {"plan_version": self.plan_version, "pool": pool, **(shown or {})}
-        return {"plan_version": self.plan_version, "pool": pool, "name": backend}
 
     def _refuse_upgrade(self) -> None:
         self._refuse_when_stopping()

@@ -193,6 +193,9 @@ class FakeControl:
             "backends": backends,
         }
 
+    def backend(self, pool: str, name: str) -> Json:
+        return {"plan_version": self._version, "pool": pool, **self._one(pool, name)}
+
     def events(self, after: int, limit: int, level: str) -> Json:
         least = LEVELS.index(level)
         found = [event for event in self._events
@@ -534,7 +537,7 @@ class FakeControl:
     def _changed(self, pool: str, name: str) -> Json:
         self._rise()
         self.say("info", "backend.changed", pool=pool, backend=name)
-        return {"plan_version": self._version, "pool": pool, **self._one(pool, name)}
+        return self.backend(pool, name)
 
     def _rise(self) -> None:
         self._version += 1

@@ -66,6 +66,17 @@ async def test_every_question_is_answered_as_its_model_says(
     assert undocumented(operation.answer.model_validate(said), said) == []
 
 
+async def test_who_asks_for_one_backend_does_not_make_the_picture_of_all(
+    session: ClientSession, control: FakeControl, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(FakeControl, "_worker")      # of which a picture has some
+    assert (await ask(session, "GET", "/v1/status"))[0] == 500
+    status, said = await ask(session, "GET", BACKEND)
+    assert (status, said["pool"], said["name"]) == (200, "web", "web-0")
+    for path in ("/v1/backends/web/nope", "/v1/backends/nope/web-0"):
+        assert (await ask(session, "GET", path))[0] == 404
+
+
 async def test_answers_carry_the_version_in_force(session: ClientSession) -> None:
     async with session.get("/v1/pools") as answer:
         assert answer.headers["ETag"] == '"1"'
