@@ -22,7 +22,7 @@ KIB, MIB = 1 << 10, 1 << 20
 RESET = struct.pack("ii", 1, 0)
 # An idle pair takes some 300 bytes of a worker; beside it, what was needed on the way.
 IDLE_BYTES = 600
-UNNOTICED_MS = 500      # for a machine that has other things to do
+UNNOTICED_MS = 5000     # for a machine that has other things to do
 
 
 @pytest.fixture

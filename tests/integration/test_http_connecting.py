@@ -24,11 +24,12 @@ def test_a_connect_ends_at_its_timeout_and_not_with_the_whole_budget(web: HttpLa
 
 def test_a_backend_that_does_not_answer_costs_its_timeout_and_another_serves(web: HttpLab) -> None:
     site = web.site(echo_script)
-    web.web(pool(web.blackhole(), site.address, connect_timeout_ms=200, connect_attempts=2))
+    web.web(pool(web.blackhole(), site.address, connect_timeout_ms=200, connect_attempts=2,
+                 connect_budget_ms=20_000))
     for _ in range(4):          # not all of them begin with the one that answers
         began = time.monotonic()
         assert web.client().ask(GET).status == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 6
     assert web.backend()["timeouts"] >= 1
 
 

@@ -244,8 +244,10 @@ def test_a_discovery_source_that_fails_shows(lb: Instance) -> None:
     before, file = now(lb), lb.directory / "found.json"
     good = file.read_text()
     file.write_text("{")
-    failing = more(lb, before, "lbcore_discoveries_total", 1, result="failed")
-    assert failing.value("lbcore_pool_discovery_failing", pool="found") == 1
+    more(lb, before, "lbcore_discoveries_total", 1, result="failed")
+    failing = until(
+        lambda: found if (found := now(lb)).value("lbcore_pool_discovery_failing", pool="found")
+        else None, "the pool saying so")
     assert failing.sum("lbcore_backend_info", pool="found") == 1
     file.write_text(good)
     until(lambda: not now(lb).value("lbcore_pool_discovery_failing", pool="found"), "recovery")

@@ -85,6 +85,16 @@ def shown(lb: Instance, name: str, pool: str = "main") -> Json:
                 for one in found["backends"] if one["name"] == name)
 
 
+@contextlib.contextmanager
+def held(lb: Instance, word: str) -> Iterator[None]:
+    """Keeps the process whose command has this word from going on, as soon as there is one."""
+    (pid,) = until(lambda: [pid for pid, command in lb.processes().items() if word in command],
+                   word)
+    os.kill(pid, signal.SIGSTOP)
+    yield
+    os.kill(pid, signal.SIGCONT)
+
+
 def refused(status: int, error: pytest.ExceptionInfo[AdminError]) -> bool:
     """Whether that is why."""
     return bool(error.value.status == status)
@@ -360,6 +370,11 @@ def test_changes_survive_reload_upgrade_and_a_killed_supervisor(
 
         old = [one["pid"] for one in lb.serving()]
         lb.signal(signal.SIGUSR2)
+        with held(lb, "lbcore.supervisor.preflight"):    # trying may take its time: nobody waits
+            lb.admin.patch("web", names(lb, "web")[0], {"weight": 9})
+            lb.admin.patch("web", names(lb, "web")[0], {"weight": None})
+            with pytest.raises(AdminError, match="an upgrade is under way already"):
+                lb.admin.upgrade()
         lb.wait_serving(3, but=old)
         in_force(lb, echoes)
         assert lb.admin.changes()["changes"] == before["changes"]
@@ -533,8 +548,8 @@ def test_workers_null_is_what_the_file_says(lb: Instance) -> None:
     assert lb.admin.workers(None)["workers"] == 2
     lb.wait_serving(2)
     lb.signal(signal.SIGTTIN)
+    (change,) = until(lambda: lb.admin.changes()["changes"], "the change being listed")
     lb.wait_serving(3)
-    (change,) = lb.admin.changes()["changes"]
     assert (change["op"], change["file"], change["running"]) == ("workers", 2, 3)
     lb.admin.forget_changes()
     lb.wait_serving(2)

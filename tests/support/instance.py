@@ -29,7 +29,7 @@ from lbcore.admin.client import AdminClient, NotRunning
 from lbcore.config.plan import Address
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0              # seconds until what must happen is held to have failed
+PATIENCE = 60.0              # seconds until what must happen is held to have failed
 MARK = "LBCORE_TEST_INSTANCE"
 PORTS = range(15_000, 30_000)    # below those that the kernel gives to outgoing connections
 # Puts descriptors where sd_listen_fds(3) looks for them, in the process that lbcore then is.

@@ -31,7 +31,7 @@ from tests.support.instance import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 T = TypeVar("T")
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 class Run:

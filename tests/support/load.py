@@ -74,7 +74,7 @@ class Load(Steered[Report]):
     """
 
     def __init__(self, address: tuple[str, int], *, rate: int = 400, hold: float = 0.0,
-                 patience: float = 20.0, most: int = 4000) -> None:
+                 patience: float = 60.0, most: int = 4000) -> None:
         super().__init__("tests.support.load", {
             "address": address, "rate": rate, "hold": hold, "patience": patience, "most": most,
         }, Report)

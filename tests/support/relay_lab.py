@@ -29,7 +29,7 @@ from lbcore._scoreboard import BackendState, Scoreboard
 from lbcore.config.plan import Address, BackendPlan, EjectionPlan, ListenerPlan, PoolPlan
 from tests.support.worker import WorkerHarness, listening
 
-PATIENCE = 10.0     # seconds until what must happen is held to have failed
+PATIENCE = 30.0     # seconds until what must happen is held to have failed
 AT_ONCE = struct.pack("ii", 1, 0)
 T = TypeVar("T")
 Place = tuple[int, Any]     # address family and what connect() takes

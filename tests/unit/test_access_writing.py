@@ -54,7 +54,7 @@ def taken(reader: int) -> bytes:
 
 def quickly(began: float) -> bool:
     """Whether nothing waited for anything meanwhile."""
-    return time.monotonic() - began < 2
+    return time.monotonic() - began < 5
 
 
 @pytest.fixture(params=["non-blocking", "of another user"])
@@ -213,7 +213,7 @@ def test_the_end_waits_a_moment_for_a_reader_and_no_longer(pipe: tuple[int, Acce
         log.line(numbered(number), 1)
     began = time.monotonic()
     log.close()
-    assert 0.2 < time.monotonic() - began < 2
+    assert 0.2 < time.monotonic() - began < 5
 
 
 def several_write(fd: int, processes: int, lines: int) -> list[subprocess.Popen[bytes]]:
