@@ -12,7 +12,6 @@ from tests.support.faults import times
 from tests.support.instance import Instance, until
 from tests.support.load import REFUSED, Load, LongLived
 
-
 AT_ONCE = 15.0      # on a machine that has other things to do; the drain timeout is longer
 
 
