@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.table import Table as Grid
 from rich.text import Text
@@ -20,6 +21,7 @@ STYLES: dict[Tone, str] = {
     "strong": "bold",
 }
 UNLIMITED = 10_000
+NAME = 24                    # characters of a name that are always shown
 ENOUGH = 32                  # characters for the last column, which may go on in another line
 
 
@@ -62,7 +64,8 @@ def _text(line: Line) -> Text:
 
 
 def _grid(table: Table, width: int) -> Grid:
-    rows, right = table.cells(), table.right()
+    right = table.right()
+    rows = narrowed(table.cells(), right, width)
     shown = fitting(table, rows, width)
     grid = Grid(box=None, padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False,
                 header_style="bold")
@@ -72,6 +75,27 @@ def _grid(table: Table, width: int) -> Grid:
     for row in rows:
         grid.add_row(*[Text(row[index].text, STYLES[row[index].tone]) for index in shown])
     return grid
+
+
+def narrowed(rows: list[list[Said]], right: Sequence[bool], width: int) -> list[list[Said]]:
+    """The cells, long names without their middle where there is too little room for all of them.
+
+    One long name would otherwise cost all columns beside it. The last column can be wrapped.
+    """
+    most = max(NAME, width // 3)
+    if not width or all(sum(len(cell.text) + GAP for cell in row) <= width for row in rows):
+        return rows
+    return [[*(cell if numbers else Said(squeezed(cell.text, most), cell.tone)
+               for cell, numbers in zip(row[:-1], right, strict=False)), row[-1]] for row in rows]
+
+
+def squeezed(text: str, width: int) -> str:
+    """A name in so many cells at most, without its middle: names of one kind begin alike."""
+    if cell_len(text) <= width:
+        return text
+    kept = max(0, width - 1)
+    end = set_cell_size(text[::-1], kept // 2)[::-1]
+    return f"{set_cell_size(text, kept - kept // 2)}…{end}"
 
 
 def fitting(table: Table, rows: list[list[Said]], width: int) -> list[int]:

@@ -91,7 +91,7 @@ def test_on_a_terminal_states_are_coloured_and_the_width_is_kept(
     assert re.search(r"\x1b\[1;31mdown", said)
     lines = ESCAPE.sub("", said).splitlines()
     assert max(len(line) for line in lines) <= 80
-    assert "TOTAL" not in lines[1]
+    assert "b" * 34 not in said          # a name lost its middle, nothing else
     told = " ".join(line[36:] for line in lines[3:]).split()
     assert set(LONG.split()) <= set(told)
 
@@ -115,6 +115,20 @@ def test_columns_go_by_importance_until_the_rest_fits() -> None:
     names = {width: "".join(made.columns[index].name for index in fitting(made, cells, width))
              for width in (0, 60, 40, 30, 20, 3)}
     assert names == {0: "ABCDE", 60: "ABCDE", 40: "ABDE", 30: "ABE", 20: "AE", 3: "AE"}
+
+
+def test_one_long_name_does_not_cost_the_columns_beside_it(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "beginning-" + "x" * 70 + "-end"
+    made = Table(["NAME", Column("TOTAL", 5), "STATE"], [[name, 7, "up"], ["b", 8, "down"]])
+    terminal = on_terminal(monkeypatch)
+    emit(State(color=False), [made])
+    long = terminal.getvalue().splitlines()[1].split()
+    assert long[0].startswith("beginning-x")
+    assert long[0].endswith("x-end")
+    assert long[1:] == ["7", "up"]
+    assert name in "".join(plain([made]))          # a pipe has all of it
 
 
 def test_what_a_terminal_would_obey_is_shown_and_not_sent(

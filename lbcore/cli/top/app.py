@@ -288,8 +288,8 @@ class Top(App[None]):
         pool, one = found
         where = f"{pool}/{one['name']}"
         if on:
-            question = Ask(f"Drain {where}?", "It gets no new connections. "
-                           f"{counted(one['inflight'], 'connection')} may finish.", "Drain it")
+            question = Ask(f"Drain {where}?", f"It gets no new connections. {_in_flight(one)}",
+                           "Drain it")
         else:
             question = Ask(f"Put {where} back?", "It gets traffic as its checks allow.",
                            "Put it back")
@@ -347,7 +347,7 @@ class Top(App[None]):
         where = f"{pool}/{one['name']}"
         if await self.push_screen_wait(Ask(
                 f"Remove {where}?", f"It leaves the pool until lbcore is stopped or the change is "
-                f"undone (c). {counted(one['inflight'], 'connection')} may finish.", "Remove it")
+                f"undone (c). {_in_flight(one)}", "Remove it")
         ) and await self._do(partial(self._client.remove, pool, one["name"])):
             self.notify(f"{where} is removed", markup=False)
 
@@ -475,3 +475,7 @@ class Top(App[None]):
         return None
 
 
+def _in_flight(backend: Json) -> str:
+    """What becomes of a backend's connections that are established."""
+    there = backend["inflight"]
+    return f"{counted(there, 'connection')} may finish." if there else "Nothing is in flight there."

@@ -18,6 +18,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from lbcore.cli.painted import squeezed
 from lbcore.cli.top.look import TONES
 from lbcore.cli.top.panes import GAP, Order, Pane, Row, shown
 
@@ -165,13 +166,14 @@ class Grid(ScrollView, can_focus=True):
     def _strip(self, cells: Sequence[tuple[str, Style]], style: Style, width: int) -> Strip:
         segments = []
         for (text, own), (index, room) in zip(cells, self.columns, strict=True):
-            fitted = _fitted(text, room, self.pane.headings[index].right)
+            fitted = _fitted(text, room, self.pane.headings[index].right, name=index == 0)
             segments.append(Segment(f" {fitted} ", style + own))
         return Strip(segments).adjust_cell_length(width, style).simplify()
 
 
-def _fitted(text: str, width: int, right: bool) -> str:
+def _fitted(text: str, width: int, right: bool, name: bool) -> str:
+    """As wide as the column. A ``name`` keeps its end, anything else its beginning."""
     length = cell_len(text)
     if length > width:
-        return set_cell_size(text, max(0, width - 1)) + "…"
+        return squeezed(text, width) if name else set_cell_size(text, max(0, width - 1)) + "…"
     return " " * (width - length) + text if right else text + " " * (width - length)
