@@ -92,7 +92,7 @@ def test_a_single_backend_is_asked_again_after_a_pause(lab: Lab) -> None:
     lab.serve(pool(lab.refusing(), connect_attempts=3))
     start = time.monotonic()
     assert lab.turned_away(b"hello")
-    assert 0.15 < time.monotonic() - start
+    assert time.monotonic() - start > 0.15
     assert lab.backend()["refused"] == 3
     lab.expect_ended(connect_failed=1)
 

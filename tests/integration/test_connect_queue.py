@@ -88,7 +88,7 @@ def test_waiting_ends_with_the_queue_timeout(lab: Lab) -> None:
     lab.link(origin)
     start = time.monotonic()
     assert lab.turned_away(b"hello")
-    assert 0.1 < time.monotonic() - start
+    assert time.monotonic() - start > 0.1
     lab.expect_ended(queue_timeout=1)
     assert waiting(lab) == 0
 
