@@ -8,8 +8,10 @@ that a test can ask what is left and cleaning up misses nothing.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -32,6 +34,12 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0              # seconds until what must happen is held to have failed
 MARK = "LBCORE_TEST_INSTANCE"
 PORTS = range(15_000, 30_000)    # below those that the kernel gives to outgoing connections
+# Between choosing a port and listening on it there is time for another process of the same tests to
+# choose it too, and then one asks the other's lbcore. So each has ports of its own, and each of those
+# comes again after all the others.
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_OWN = PORTS[_PROCESS::int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+_NEXT = itertools.cycle(random.sample(_OWN, len(_OWN)))
 # Puts descriptors where sd_listen_fds(3) looks for them, in the process that lbcore then is.
 PASS_ON = """
 import fcntl, os, sys
@@ -59,9 +67,10 @@ def until(what: Callable[[], T], why: str = "", patience: float = PATIENCE) -> T
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody uses, and that no outgoing connection will take."""
     while True:
+        port = next(_NEXT)
         with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", secrets.choice(PORTS)))
-            return int(sock.getsockname()[1])
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def resident(pid: int) -> int:
