@@ -34,9 +34,9 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0              # seconds until what must happen is held to have failed
 MARK = "LBCORE_TEST_INSTANCE"
 PORTS = range(15_000, 30_000)    # below those that the kernel gives to outgoing connections
-# Between choosing a port and listening on it there is time for another process of the same tests to
-# choose it too, and then one asks the other's lbcore. So each has ports of its own, and each of those
-# comes again after all the others.
+# Between choosing a port and listening on it there is time for another process of the same tests
+# to choose it too, and then one asks the other's lbcore. So each has ports of its own, and each of
+# those comes again after all the others.
 _PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _OWN = PORTS[_PROCESS::int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
 _NEXT = itertools.cycle(random.sample(_OWN, len(_OWN)))
