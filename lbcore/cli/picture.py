@@ -143,7 +143,7 @@ def _backend(backend: Json) -> list[object]:
     check = backend["last_check"]
     seen = None
     if check and check["ok"] is not None:
-        seen = Said(f"{'ok' if check['ok'] else 'failed'} {check['ms']:.0f}ms "
+        seen = Said(f"{'ok' if check['ok'] else 'failed'} {milliseconds(check['ms'])} "
                     f"{ago(check['at'])} ago", "" if check["ok"] else "bad")
     name = backend["name"] + (" (backup)" if backend["backup"] else "")
     if backend.get("runtime"):

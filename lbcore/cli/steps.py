@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CHATTER = "app.output"
+SPINNER = 2                  # cells before the line of a terminal
 AGAIN = 0.2                  # seconds between attempts to hear an instance that is being replaced
 
 
@@ -60,11 +61,14 @@ def under_way(state: State, client: AdminClient, title: str, pool: str = "") -> 
 
         from lbcore.cli.painted import console  # noqa: PLC0415
 
-        def update(text: str) -> None:
-            # A line that is too long would be several, and jump.
-            spinner.update(Text(f"{title}: {text}", no_wrap=True, overflow="ellipsis"))
+        screen = console(state.paints(stderr=True), stderr=True)
 
-        with (console(state.paints(stderr=True), stderr=True).status(title) as spinner,
+        def update(text: str) -> None:
+            line = Text(f"{title}: {text}")
+            line.truncate(screen.width - SPINNER, overflow="ellipsis")   # several lines would jump
+            spinner.update(line)
+
+        with (screen.status(title) as spinner,
               _told(client, Steps(update, pool)) as steps):
             yield steps
     elif state.json:
