@@ -33,6 +33,7 @@ class SupervisorControl:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._watchers: set[asyncio.Event] = set()
+        self._trying = False             # the installed version, before an upgrade
 
     # -- telling
 
@@ -255,15 +256,11 @@ class SupervisorControl:
         """Replaces supervisor and workers by what is installed now; the configuration stays."""
         here = self._supervisor
         self._refuse_upgrade()
-        async with here.changing:
-            self._refuse_upgrade()
-            here.log.info("upgrade.checking", message="trying the installed version")
-            problem = await upgrade.preflight(here.config, here.text)
-            if problem:
-                raise ControlError(409, f"the installed version does not start: {problem}",
-                                   "nothing has changed; the running version goes on")
-            self._refuse_when_stopping()
-            here.upgraded = {"state": "running"}
+        self._trying = True
+        try:
+            await self._try_installed()
+        finally:
+            self._trying = False
         here.spawn(upgrade.exec_new_version(here))
         return {"plan_version": self.plan_version, "generation": here.generation,
                 "next_generation": here.generation + 1}
@@ -280,9 +277,27 @@ class SupervisorControl:
     async def _change(self, edit: Callable[[Edit], Any], expect: int | None) -> Any:
         return await self._supervisor.running.change(edit, expect)
 
+    async def _try_installed(self) -> None:
+        """Ends with an upgrade under way. Raises ControlError.
+
+        Others may change something meanwhile: a version that hangs takes a minute to be found out.
+        """
+        here = self._supervisor
+        while here.upgraded["state"] != "running":
+            text = here.text
+            here.log.info("upgrade.checking", message="trying the installed version")
+            problem = await upgrade.preflight(here.config, text)
+            if problem:
+                raise ControlError(409, f"the installed version does not start: {problem}",
+                                   "nothing has changed; the running version goes on")
+            async with here.changing:
+                self._refuse_when_stopping()
+                if here.text == text:        # nobody has reloaded another file, nor can from now on
+                    here.upgraded, here.leaving = {"state": "running"}, True
+
     def _refuse_upgrade(self) -> None:
         self._refuse_when_stopping()
-        if self._supervisor.upgraded["state"] == "running":
+        if self._trying or self._supervisor.upgraded["state"] == "running":
             raise ControlError(409, "an upgrade is under way already", "`lbcore status` shows it")
 
     def _refuse_when_stopping(self) -> None:

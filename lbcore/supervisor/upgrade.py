@@ -93,9 +93,11 @@ def memory_file(name: str, text: str) -> int:
 
 
 async def exec_new_version(supervisor: Supervisor) -> None:
-    """Becomes the new version. Returns only when that is not possible; then all is as before."""
-    # Who waits for a turn to change something is before us, and is told to ask the new version.
-    supervisor.leaving = True
+    """Becomes the new version. Returns only when that is not possible; then all is as before.
+
+    ``leaving`` is set by now: who waits for a turn to change something is before us, and is told to
+    ask the new version.
+    """
     async with supervisor.changing:
         supervisor.log.info("upgrade.exec", message="the new version takes over", pid=os.getpid())
         handled = list(supervisor.handle_signals())
