@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 
 from lbcore.config.plan import EjectionPlan
+from lbcore.health import monitor
 from tests.support.health_lab import (
     FAST,
     Lab,
@@ -164,6 +165,42 @@ async def test_bells_that_ring_all_the_time_do_not_cost_all_the_time(monkeypatch
         lab.board.set_failures(1, 5)
         lab.monitor.ring()
         assert (await lab.event()).backend == "b1", "a bell that rang in between is not lost"
+
+
+async def test_no_bell_is_lost_however_often_one_is_answered_late(monkeypatch):
+    monkeypatch.setattr(monitor, "RING_PAUSE_S", 0.2)
+    async with running([pool(*nowhere(8), ejection=LONG)]) as lab:
+        for row in range(4):
+            lab.fail(row, 5)
+            assert (await lab.event()).backend == f"b{row}"
+
+
+async def test_a_backend_without_weight_is_not_ejected():
+    async with running([pool(*nowhere(3), ejection=LONG)]) as lab:
+        lab.monitor.set_weight(0, 0)
+        assert lab.board.eject_after[0] == 0
+        lab.monitor.set_weight(0, None)
+        assert lab.board.eject_after[0] == LONG.failures
+
+
+async def test_who_is_out_for_another_reason_takes_nobody_the_place_of_an_ejection():
+    async with running([pool(*nowhere(4), ejection=replace(LONG, max_share=0.25))]) as lab:
+        lab.fail(0, 5)
+        lab.monitor.hold(0, "the application does not run")
+        assert [(await lab.event()).new, (await lab.event()).new] == ["ejected", "down"]
+        lab.fail(1, 5)
+        assert (await lab.event()).backend == "b1"
+        assert states(lab) == ["down", "ejected", "up", "up"]
+
+
+async def test_another_server_under_the_same_name_is_not_charged_with_past_ejections():
+    one, two, three = nowhere(3)
+    async with running([pool(one, two, ejection=LONG)]) as lab:
+        lab.fail(0, 5)
+        lab.monitor.apply([pool(three, two, ejection=LONG)])
+        assert [(await lab.event()).new, (await lab.event()).new] == ["ejected", "up"]
+        lab.fail(0, 5)
+        assert (await lab.event()).reason == "5 failures in a row; out for 600 s"
 
 
 async def test_a_limit_that_is_lowered_past_the_failures_is_reached_by_the_next_one():

@@ -263,6 +263,40 @@ async def reload_for_ever(lab, plan):
         await asyncio.sleep(0.002)
 
 
+async def test_another_question_begins_to_count_anew():
+    """One failed check of the old path and one of the new are not two in a row."""
+    codes = {b"/up": 200, b"/old": 500, b"/new": 500}
+
+    async def handler(reader, writer):
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1]
+        writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % codes[path])
+
+    slow = replace(FAST, type="http", path="/old", interval_ms=3_600_000,
+                   fast_interval_ms=3_600_000, fall=2)
+    async with serving(handler) as address:
+        up = replace(slow, path="/up", interval_ms=20, fast_interval_ms=20)
+        async with running([pool(address, health=up)]) as lab:
+            await lab.until(lambda: lab.monitor.backend(0).consecutive_ok > 0)
+            lab.monitor.apply([pool(address, health=slow)])
+            await lab.until(lambda: lab.monitor.backend(0).counts.checks_failed == 1)
+            lab.monitor.apply([pool(address, health=replace(slow, path="/new"))])
+            await lab.until(lambda: lab.monitor.backend(0).counts.checks_failed == 2)
+            assert lab.monitor.backend(0).consecutive_fail == 1
+            assert lab.board.state(0) == "up"
+
+
+async def test_checks_keep_no_step_with_those_of_other_balancers(monkeypatch):
+    """The interval is an hour, and drawn to be next to nothing."""
+    health = replace(FAST, interval_ms=3_600_000, jitter=0.999_99)
+    with listening() as sock:
+        lab = Lab()
+        monkeypatch.setattr(lab.monitor._random, "uniform", lambda least, most: least)
+        lab.monitor.apply([pool(address_of(sock), health=health)])
+        lab.monitor.start()
+        await lab.until(lambda: lab.monitor.backend(0).consecutive_ok >= 2)
+        await lab.monitor.stop()
+
+
 async def test_a_backend_that_leaves_is_not_checked_any_more():
     hits = asyncio.Queue()
 
@@ -285,10 +319,15 @@ async def test_a_backend_that_leaves_is_not_checked_any_more():
 
 
 async def test_a_row_that_left_serves_the_old_plan_for_a_while_and_then_is_gone(monkeypatch):
-    monkeypatch.setattr(monitor, "GONE_AFTER_S", 0.1)
-    async with running([pool(*nowhere(2))]) as lab:
+    monkeypatch.setattr(monitor, "GONE_AFTER_S", 3600)
+    short = EjectionPlan(failures=1, base_ms=50)
+    async with running([pool(*nowhere(3), ejection=short)]) as lab:
+        lab.monitor.apply([pool(*nowhere(2), ejection=short)])
+        lab.fail(0, 1)
+        assert [(await lab.event()).new, (await lab.event()).new] == ["ejected", "up"]
+        assert lab.board.state(2) == "up", "workers still choose by the old plan"
+        monkeypatch.setattr(monitor, "GONE_AFTER_S", 0.1)
         lab.monitor.apply([pool(*nowhere(1))])
-        assert lab.board.state(1) == "up", "workers still choose by the old plan"
         await lab.board.until(lambda: lab.board.state(1) == "gone")
         assert lab.board.state(0) == "up"
 
@@ -402,6 +441,19 @@ def test_an_export_that_cannot_be_understood_is_no_obstacle(nonsense):
     lab.monitor.restore(nonsense)
     lab.monitor.apply([pool(*nowhere(1))])
     assert lab.board.state(0) == "up"
+
+
+async def test_an_entry_with_a_time_that_is_none_is_left_out():
+    plan = [pool(*nowhere(2))]
+    async with running(plan) as lab:
+        lab.monitor.set_drain(0, True)
+        lab.monitor.set_drain(1, True)
+        handed = exported(lab)
+    handed["pools"]["web"]["b1"]["since"] = float("inf")
+    later = Lab()
+    later.monitor.restore(handed)
+    later.monitor.apply(plan)
+    assert states(later) == ["drain", "up"]
 
 
 # ---- many
