@@ -447,6 +447,10 @@ def test_five_hundred_backends_are_no_burden(chromium: Any, page: Any, site: Sit
         page.locator("#backend-filter").fill("batch-49")
         page.wait_for_function("() => document.querySelectorAll('.backend-row').length === 4")
         page.locator("#backend-filter").fill("")
+        # However much the topology shows, what is below it stays near.
+        assert page.locator("#topology-map").bounding_box()["height"] <= 1600
+        lines = page.locator(".map .lines path")
+        assert all(path.get_attribute("d") for path in lines.all())
 
         with HttpLoad(site.address, path="/echo/batch", each=2) as load:
             chromium.start_tracing(page=page, categories=["devtools.timeline", "blink.user_timing"])

@@ -8,6 +8,7 @@ import { stateOf } from "./model.js";
 const SINGLY = 8; // backends of a pool that are shown one by one
 const FEW = 4; // the same where there are more than
 const TOGETHER = 80; // backends in all
+const CROWD = 24; // pools, or routes, from which on everything stands close
 const NAMED = 4; // troubled ones that are named where the others are cells
 
 const HEALTH = {
@@ -31,12 +32,13 @@ export class Topology {
     this.lines = svg("svg", { class: "lines", "aria-hidden": "true" });
     this.left = h("div", { class: "left" });
     this.right = h("div", { class: "right" });
-    root.append(this.lines, h("div", { class: "columns" }, this.left, this.right));
+    this.columns = h("div", { class: "columns" }, this.lines, this.left, this.right);
+    root.append(this.columns);
     this.nodes = new Map(); // id -> element that lines end at
     this.edges = new Map(); // "from>to" -> {path, from, to}
     this.links = [];
     this.shape = "";
-    new ResizeObserver(() => this.place()).observe(root);
+    new ResizeObserver(() => this.place()).observe(this.columns);
     root.addEventListener("pointerover", (event) => this.light(event.target));
     root.addEventListener("pointerleave", () => this.light(null));
     root.addEventListener("focusin", (event) => this.light(event.target));
@@ -45,7 +47,10 @@ export class Topology {
 
   update(model) {
     this.model = model;
-    const most = model.backends.length > TOGETHER ? FEW : SINGLY;
+    const routes = model.listeners.reduce((sum, listener) => sum + listener.routes.length, 0);
+    const crowded = Math.max(model.pools.length, routes) > CROWD;
+    this.root.classList.toggle("crowded", crowded);
+    const most = model.pools.length > CROWD ? 0 : model.backends.length > TOGETHER ? FEW : SINGLY;
     for (const pool of model.pools) pool.cells = pool.backends.length > most;
     keyed(this.left, model.listeners, (l) => l.name, (l) => this.listener(l));
     keyed(this.right, model.pools, (p) => p.name + (p.cells ? " cells" : ""), (p) => this.group(p));
@@ -201,9 +206,9 @@ export class Topology {
       });
       while (shapes.length > pool.backends.length) shapes.pop().remove();
       if (again) {
-        const height = 16 * Math.ceil(shapes.length / fit);
-        put(grid, "viewBox", `0 0 ${fit * 16} ${height}`);
-        put(grid, "width", String(fit * 16));
+        const height = 16 * Math.ceil(shapes.length / fit), width = 16 * Math.min(fit, shapes.length);
+        put(grid, "viewBox", `0 0 ${width} ${height}`);
+        put(grid, "width", String(width));
         put(grid, "height", String(height));
       }
       say(more, `${count(pool.backends.length, "backend")} · ${number(pool.live.inflight ?? pool.inflight)} in flight`);
@@ -252,7 +257,7 @@ export class Topology {
       put(edge.path, "data-health", health);
       put(edge.path, "data-idle", flow > 0 ? null : "");
     }
-    const shape = `${[...wanted].join()} ${this.root.offsetHeight}`;
+    const shape = `${[...wanted].join()} ${this.columns.offsetHeight}`;
     if (shape !== this.shape) {
       this.shape = shape;
       for (const [id, el] of this.nodes) if (!el.isConnected) this.nodes.delete(id);
@@ -263,7 +268,7 @@ export class Topology {
   // Where the lines go: measured all at once, then drawn.
   place() {
     if (getComputedStyle(this.lines).display === "none") return;
-    const origin = this.root.getBoundingClientRect();
+    const origin = this.columns.getBoundingClientRect();
     const boxes = new Map();
     for (const { from, to } of this.edges.values()) {
       for (const id of [from, to]) {
