@@ -66,6 +66,7 @@ def test_interim_answers_are_not_the_answer():
     data = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 503 Busy\r\n\r\n"
     for step in (0, 1, 7):
         assert judge(data, step=step)[1].startswith("status 503")
+    assert judge(data[:data.index(b"HTTP/1.1 503")], close=False) is None
 
 
 @pytest.mark.parametrize("step", [0, 1, 3, 1000])
@@ -99,9 +100,11 @@ def test_what_follows_the_stated_length_is_not_body():
     assert not judge(data, needle=b"GREEN")[0]
 
 
-def test_a_missing_body_fails_without_waiting_for_the_end():
-    verdict = judge(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", needle=b"x", close=False)
-    assert verdict == (False, "status 200, but the body has no 'x'")
+@pytest.mark.parametrize(("status", "field"), [(200, b"Content-Length: 0"), (204, b"A: b")])
+def test_a_missing_body_fails_without_waiting_for_the_end(status, field):
+    data = b"HTTP/1.1 %d OK\r\n%b\r\n\r\n" % (status, field)
+    assert judge(data, needle=b"x", close=False) == (
+        False, f"status {status}, but the body has no 'x'")
 
 
 def test_a_body_is_searched_up_to_64_kib():
