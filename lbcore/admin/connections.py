@@ -36,6 +36,7 @@ class Connection(web.RequestHandler):
 
     known = False                # has shown the token, if there is one
     given_up = False             # for another that came later
+    asked = False                # its first request has come
 
     def handle_error(self, request: BaseRequest, status: int = 500,
                      exc: BaseException | None = None, message: str | None = None
@@ -130,6 +131,12 @@ class Door:
             if stranger.transport is not None:
                 stranger.transport.abort()
         return len(strangers) >= excess
+
+    @property
+    def expecting(self) -> bool:
+        """Whether anybody has connected whose first request is yet to come."""
+        return not all(one.asked or one.given_up for one in self._server.connections
+                       if isinstance(one, Connection))
 
     def close(self) -> None:
         """Ends refusals that are under way."""

@@ -36,7 +36,8 @@ LARGE_BODY = 32 * 2**10
 BODY_PATIENCE = 10.0             # seconds for a request's body
 ANSWER_PATIENCE = 30.0           # seconds for a client to take an answer
 FINISH = 5.0                     # seconds that running requests get when the server stops
-LATE = 0.05                      # seconds for the requests of who has just connected by then
+LATE = 1.0                       # seconds for the requests of who has just connected by then
+LOOK = 0.05                      # seconds between two looks for them
 AT_ONCE = 4                      # requests that read at the same time: checks must get their turn
 READY_AGE = 1.0                  # seconds that a picture may be old for /readyz
 HEADERS = {"Server": "lbcore", "X-Content-Type-Options": "nosniff",
@@ -104,10 +105,16 @@ class AdminServer:
     async def stop(self) -> None:
         """Ends streams, finishes requests that are being answered, closes all connections."""
         if self._server is not None:
+            # Not closed at once: asyncio drops whom it has accepted and not made a transport for.
+            for listening in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            # aiohttp would not hear the first request of a connection, and wait FINISH for it.
+            for _ in range(round(LATE / LOOK)):
+                await asyncio.sleep(LOOK)
+                if self._door is None or not self._door.expecting:
+                    break
             self._server.close()
             self._server = None
-            # aiohttp would not hear the first request of a connection, and wait FINISH for it.
-            await asyncio.sleep(LATE)
         self._streams.close()
         if self._door is not None:
             self._door.close()
@@ -139,6 +146,8 @@ class AdminServer:
     @web.middleware
     async def _outermost(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Whom to answer, errors as JSON, and no waiting for who does not read the answer."""
+        if isinstance(request.protocol, Connection):
+            request.protocol.asked = True
         try:
             page = request.match_info.handler == self._page
             self._guard.check_source(request.headers, page=page)

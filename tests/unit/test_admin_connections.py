@@ -220,6 +220,28 @@ async def test_closing_does_not_wait_for_idle_connections(
             assert await whole(reader) == b""
 
 
+@pytest.mark.parametrize("turns", [2, 3, 4])
+async def test_who_is_accepted_just_before_the_address_closes_is_answered(
+    tmp_path: Path, server: AdminServer, turns: int,
+) -> None:
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(20)]
+    for client in clients:
+        client.settimeout(PATIENCE)
+        client.connect(str(tmp_path / "a"))
+    for client in clients[:10]:
+        client.sendall(GET)
+    for _ in range(turns):               # of the loop, which accepts in the second
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(server.stop())
+    await asyncio.sleep(0)
+    for client in clients[10:]:          # who has connected has something to say, too
+        client.sendall(GET)
+    await stopping
+    for client in clients:
+        assert b" 200 OK" in client.recv(4096)
+        client.close()
+
+
 async def test_all_get_an_answer_when_many_ask_at_once(tmp_path: Path, server: AdminServer) -> None:
     async def ask() -> bytes:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "a")
