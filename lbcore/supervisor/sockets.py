@@ -39,7 +39,7 @@ def open_tcp(bind: Address, plan: ListenerPlan) -> socket.socket:
         apply_options(sock, plan)
     except OSError as error:
         sock.close()
-        raise BindError(_explain(bind, plan, error)) from error
+        raise BindError(_explain(bind, f"listener {plan.name!r}", error)) from error
     except BaseException:
         sock.close()
         raise
@@ -85,7 +85,7 @@ def open_unix(bind: Address, plan: ListenerPlan) -> socket.socket:
             Path(bind.path).chmod(plan.unix_mode)
     except OSError as error:
         sock.close()
-        raise BindError(_explain(bind, plan, error)) from error
+        raise BindError(_explain(bind, f"listener {plan.name!r}", error)) from error
     except BaseException:
         sock.close()
         raise
@@ -137,12 +137,12 @@ def open_admin(address: Address) -> socket.socket:
         sock.listen(plan.backlog)
     except OSError as error:
         sock.close()
-        raise BindError(_explain(address, plan, error)) from error
+        raise BindError(_explain(address, "[admin]", error)) from error
     return sock
 
 
-def _explain(bind: Address, plan: ListenerPlan, error: OSError) -> str:
-    what = f"listener {plan.name!r} cannot listen on {bind}"
+def _explain(bind: Address, who: str, error: OSError) -> str:
+    what = f"{who} cannot listen on {bind}"
     if error.errno == errno.EADDRINUSE:
         return f"{what}: the address is in use; `lbcore check` says by whom"
     if error.errno in {errno.EACCES, errno.EPERM}:

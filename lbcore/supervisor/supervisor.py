@@ -194,11 +194,9 @@ class Supervisor:
         binds = [str(bind) for listener in plan.listeners for bind in listener.binds]
         self.log.info("started", message=f"lbcore {lbcore.__version__}", pid=os.getpid(),
                       workers=plan.workers, listen=",".join(binds), admin=plan.admin)
-        for listener in plan.listeners:
-            if any(pool.demo or pool.app for pool in plan.pools_of(listener)):
-                for bind in (bind for bind in listener.binds if not bind.name):
-                    with suppress(OSError):      # nobody reads our standard output
-                        print(f"try:  {_curl(bind.host, bind.port, bind.path)}", flush=True)
+        with suppress(OSError):      # nobody reads our standard output
+            for line in invitation(plan):
+                print(line, flush=True)
 
     async def relieve(self) -> None:
         """Lets the workers of an earlier supervisor go once every slot has one of ours."""
@@ -353,8 +351,26 @@ class Supervisor:
         self.instance.leave()
 
 
+def invitation(plan: Plan) -> list[str]:
+    """What somebody may look at who starts an example: lines for a terminal.
+
+    Who stands in front of servers of their own knows their addresses: there is none then.
+    """
+    lines = [f"try:  {_curl(bind.host, bind.port, bind.path)}"
+             for listener in plan.listeners
+             if any(pool.demo or pool.app for pool in plan.pools_of(listener))
+             for bind in listener.binds if not bind.name]
+    if lines and not plan.admin.path:
+        lines.append(f"see:  {_url(plan.admin.host, plan.admin.port)}")
+    return lines
+
+
 def _curl(host: str, port: int, path: str) -> str:
     if path:
         return f"curl --unix-socket {path} http://localhost/"
+    return f"curl {_url(host, port)}"
+
+
+def _url(host: str, port: int) -> str:
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host)
-    return f"curl http://{reachable or (f'[{host}]' if ':' in host else host)}:{port}/"
+    return f"http://{reachable or (f'[{host}]' if ':' in host else host)}:{port}/"

@@ -39,6 +39,7 @@ class Example(AppsLab):
         """Starts conf/NAME.toml at an address of our own."""
         text = (CONF / f"{name}.toml").read_text()
         text = text.replace("127.0.0.1:8080", f"127.0.0.1:{self.port}")
+        text = re.sub(r"^\[admin\]\nlisten = .*\n", "", text, flags=re.M)
         directory = CONF / re.findall(r'^directory = "([^"]+)"', text, re.M)[0]
         text = re.sub(r'^directory = .*', f'directory = "{directory}"', text, flags=re.M)
         text = text.replace("/tmp/guestbook", f"{self.directory}/guestbook")

@@ -14,6 +14,7 @@ from lbcore.config.explain import model_at
 from lbcore.config.reference import render
 from lbcore.config.schema import json_schema
 from lbcore.config.show import effective
+from lbcore.supervisor.supervisor import invitation
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "conf").glob("*.toml"))
@@ -102,6 +103,7 @@ def test_the_embedded_default_needs_nothing_but_loopback() -> None:
     assert (pool.name, pool.backends) == ("web", ())
     assert pool.app is not None
     assert (pool.app.kind, pool.app.app) == ("wsgi", "hello:application")
+    assert invitation(plan) == ["try:  curl http://127.0.0.1:8080/", "see:  http://127.0.0.1:9900/"]
 
 
 @pytest.mark.parametrize(
