@@ -165,14 +165,19 @@ def _held(
     strangers = {pid for pid in holders if pid is None or not ignored(pid)}
     if holders and not strangers:
         return None
-    names = sorted(_process(pid) for pid in strangers if pid is not None)
+    names = sorted({_process(pid) for pid in strangers if pid is not None})
     who = ", ".join(names) or "a process that this user may not see"
     return f"{what} is in use by {who}", hint
 
 
 def _process(pid: int) -> str:
+    """A process by its name; a worker of lbcore by its supervisor, who would only replace it."""
     try:
-        return f"{psutil.Process(pid).name()} (pid {pid})"
+        process = psutil.Process(pid)
+        parent = process.parent() if is_lbcore(pid) else None
+        if parent is not None and is_lbcore(parent.pid):
+            process = parent
+        return f"{process.name()} (pid {process.pid})"
     except psutil.Error:
         return f"pid {pid}"
 

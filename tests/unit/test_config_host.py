@@ -123,6 +123,21 @@ def test_a_user_that_only_root_could_become_is_warned_about(
     assert settings_of(plan).identity == Identity()
 
 
+def test_a_port_that_workers_of_lbcore_have_is_their_supervisors(tmp_path: Path) -> None:
+    supervisor = """
+import subprocess, sys
+code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1],"
+code += " flush=True); input()"
+subprocess.run([sys.executable, "-c", code, "lbcore.worker"])
+"""
+    with subprocess.Popen([sys.executable, "-c", supervisor, "lbcore.cli"], text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        (problem,) = found(f"127.0.0.1:{int(process.stdout.readline())}", tmp_path)
+        assert f"(pid {process.pid})" in problem.message
+        process.communicate("\n")
+
+
 def test_a_running_lbcore_is_known_by_its_command_line() -> None:
     code = "import sys; print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
