@@ -351,6 +351,8 @@ def test_instances_are_backends_among_which_lbcore_balances(lab: AppsLab) -> Non
 def test_every_server_serves_and_is_replaced_under_load(lab: AppsLab, keys: str) -> None:
     lab.app(keys)
     lab.start()
+    if lab.application()["server"] in ("uvicorn", "daphne"):
+        assert lab.get("/client") == "127.0.0.1 http"
     before, load = lab.server(), HttpLoad(lab, 3)
     load.until(10)
     lab.command("restart", "main")
@@ -359,6 +361,7 @@ def test_every_server_serves_and_is_replaced_under_load(lab: AppsLab, keys: str)
     load.stop()
     assert lab.stop() == 0
     assert not lab.runtime_dir.exists()
+    assert not [event for event in lab.run.logged("app.output") if "GET / " in event["message"]]
 
 
 def python_of_everybody() -> str:

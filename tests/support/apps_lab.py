@@ -46,6 +46,8 @@ async def app(scope, receive, send):
     if scope["path"] == "/slow":
         await asyncio.sleep(1.0)
     body = f"{VERSION} {os.environ.get('COLOUR', '')} {os.getpid()} {os.getuid()}".encode()
+    if scope["path"] == "/client":
+        body = f"{(scope['client'] or ['nobody'])[0]} {scope['scheme']}".encode()
     await send({"type": "http.response.start", "status": 200,
                 "headers": [(b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})

@@ -41,6 +41,15 @@ def test_servers_keep_idle_connections_longer_than_lbcore(server: AppServer) -> 
     assert words[at + 1] == "75"
 
 
+@pytest.mark.parametrize(("server", "option"), [
+    ("gunicorn", "--graceful-timeout"), ("uvicorn", "--timeout-graceful-shutdown"),
+    ("hypercorn", "--graceful-timeout"), ("granian", "--workers-kill-timeout"),
+])
+def test_servers_give_requests_the_time_that_the_pool_says(server: AppServer, option: str) -> None:
+    words = command(replace(PLAN, server=server, stop_timeout_ms=11_500), "python", PLACE, 60)
+    assert words[words.index(option) + 1] == "12"
+
+
 def test_a_server_that_takes_no_descriptor_is_given_a_path() -> None:
     for server in ("granian", "daphne"):
         plan = replace(PLAN, kind="asgi", server=server)    # type: ignore[arg-type]
