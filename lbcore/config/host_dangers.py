@@ -21,6 +21,9 @@ from lbcore.config.values import parse_listen
 
 NR_OPEN = Path("/proc/sys/fs/nr_open")
 RESERVED = 64                # descriptors that a worker keeps free (supervisor/limits.py)
+STATUS = Path("/proc/self/status")
+NET_BIND_SERVICE = 10        # the numbers of capabilities: linux/capability.h
+SYS_RESOURCE = 24
 
 
 def dangers(config: Config, plan: Plan, file: str) -> Iterator[Finding]:
@@ -43,6 +46,16 @@ def _users(config: Config) -> Iterator[Finding]:
                           'user = "www-data", or another that owns nothing', code="app-as-root")
 
 
+def capable(capability: int) -> bool:
+    """Whether this process has a capability. In a container not even root has all of them."""
+    try:
+        status = STATUS.read_text()
+    except OSError:
+        return False
+    effective = next((line for line in status.splitlines() if line.startswith("CapEff:")), ":0")
+    return bool(int(effective.partition(":")[2], 16) >> capability & 1)
+
+
 def descriptor_limit() -> int:
     """Descriptors that a process of lbcore may have when this user starts it from here."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -50,7 +63,7 @@ def descriptor_limit() -> int:
         most = int(NR_OPEN.read_text())
     except (OSError, ValueError):
         return hard
-    return max(hard, most) if os.geteuid() == 0 else hard
+    return max(hard, most) if capable(SYS_RESOURCE) else hard
 
 
 def _descriptors(config: Config, plan: Plan) -> Iterator[Finding]:

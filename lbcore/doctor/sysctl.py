@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from lbcore.config.host_dangers import NET_BIND_SERVICE, capable
 from lbcore.doctor.model import SYSCTL_FILE, UNIT, Check, Level
 from lbcore.doctor.needs import Needs
 
@@ -190,22 +191,12 @@ def _privileged(needs: Needs, values: Mapping[str, str]) -> Iterator[Check]:
     if name not in values:
         return
     low = [port for port in needs.ports() if port < int(values[name])]
-    if low and os.geteuid() != 0 and not _may_bind():
+    if low and not capable(NET_BIND_SERVICE):
         yield Check(NETWORK, name, values[name], Level.PROBLEM, str(min(low)),
                     f"user {os.geteuid()} may not listen on {', '.join(map(str, low))}",
                     "AmbientCapabilities=CAP_NET_BIND_SERVICE", UNIT)
     else:
         yield Check(NETWORK, name, values[name])
-
-
-def _may_bind() -> bool:
-    """Whether this process has CAP_NET_BIND_SERVICE, which is number 10."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return False
-    effective = next((line for line in status.splitlines() if line.startswith("CapEff:")), ":0")
-    return bool(int(effective.partition(":")[2], 16) >> 10 & 1)
 
 
 def _conntrack(needs: Needs, values: Mapping[str, str]) -> Iterator[Check]:

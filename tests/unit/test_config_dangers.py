@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,20 @@ def test_more_connections_than_descriptors_are_a_danger(
     assert here(text(listener=f"max_connections = {most}"), file) == []
     assert here(text(listener=f"max_connections = {most + 1}"), file) == [
         ("descriptor-limit", "listener.0.max_connections")]
+
+
+def test_descriptors_are_as_many_as_an_instance_gets() -> None:
+    """Root raises the limit, unless its container has taken the capability for it."""
+    look = ("import resource\n"
+            "from lbcore.config.host_dangers import descriptor_limit\n"
+            "from lbcore.supervisor.limits import raise_descriptor_limit\n"
+            "resource.setrlimit(resource.RLIMIT_NOFILE, (1000, 1000))\n"
+            "print(descriptor_limit() == raise_descriptor_limit())")
+    without = ["setpriv", "--bounding-set=-sys_resource"]
+    for words in ([], without) if os.geteuid() == 0 and shutil.which("setpriv") else ([],):
+        said = subprocess.run([*words, sys.executable, "-c", look], check=False,
+                              capture_output=True, text=True, timeout=60)
+        assert said.stdout == "True\n", said.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts lbcore as root")
