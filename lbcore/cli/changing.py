@@ -133,8 +133,12 @@ def changes(state: State, forget: bool, pool: str | None) -> None:
             answer(state, said, f"back to the file: {counted(count, 'change')} undone")
             return
         said = client.changes()
-    if pool is not None:
-        said["changes"] = [one for one in said["changes"] if one.get("pool") == pool]
+        if pool is not None:
+            said["changes"] = [one for one in said["changes"] if one.get("pool") == pool]
+            if not said["changes"]:
+                from lbcore.admin import calls  # noqa: PLC0415
+
+                client.do(calls.pool(pool))      # whether there is such a pool
     if state.json:
         click.echo(json.dumps(said, indent=2))
         return
