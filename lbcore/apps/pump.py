@@ -97,7 +97,7 @@ def run(pipe: int, pump: Pump) -> None:
     os.set_blocking(pipe, False)
     readable = select.poll()
     readable.register(pipe, select.POLLIN)
-    done = True
+    done, again = True, 0.0
     while True:
         readable.poll(None if done else RETRY * 1000)
         try:
@@ -108,7 +108,10 @@ def run(pipe: int, pump: Pump) -> None:
             break
         if data:
             pump.take(data)
-        done = pump.send()
+        # An application that prints without end must not take every place from other pumps.
+        if done or time.monotonic() >= again:
+            done = pump.send()
+            again = time.monotonic() + RETRY
     pump.finish()
     until = time.monotonic() + FAREWELL
     while not pump.send() and time.monotonic() < until:

@@ -127,6 +127,33 @@ def test_short_lines_become_datagrams_that_are_soon_logged(
     assert running.wait(20) == 0
 
 
+def test_what_was_not_taken_is_not_offered_with_every_line(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[int] = []
+
+    class Refused(pump.Pump):
+        def take(self, data: bytes) -> None:
+            super().take(data)
+            os.write(writing, b"more\n") if self.size < 5000 else os.close(writing)
+
+        def finish(self) -> None:
+            self.lines.clear()
+
+        def send(self) -> bool:
+            tries.append(len(self.lines))
+            return not self.lines
+
+    monkeypatch.setattr(pump, "RETRY", 3600.0)
+    reading, writing = os.pipe()
+    os.write(writing, b"first\n")
+    one = Refused("nobody", LABEL)
+    pump.run(reading, one)
+    one.sock.close()
+    os.close(reading)
+    assert tries == [1, 0]                       # the second when the application has ended
+
+
 def test_empty_lines_that_nobody_takes_do_not_pile_up(tmp_path: Path) -> None:
     one = pump.Pump(str(tmp_path / "nobody"), LABEL)
     one.take(b"\n" * (pump.BACKLOG + 5))
