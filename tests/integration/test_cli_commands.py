@@ -270,6 +270,25 @@ def test_a_reload_is_told_on_standard_output_and_its_steps_on_standard_error(
     assert re.search(r"^reloading: reloaded  version=\d+", err, re.MULTILINE)
 
 
+def test_a_reload_tells_what_it_could_not_change_and_what_it_ended(
+    fresh: Instance, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fresh.admin.drain("main", "two")
+    backends = fresh.pool["backends"]
+    fresh.file["lbcore"]["pid_file"] = str(fresh.directory / "pid")
+    fresh.pool["backends"] = backends[:1]
+    fresh.write()
+    try:
+        told = run(fresh, capsys, "reload").out.splitlines()[1:]
+    finally:
+        del fresh.file["lbcore"]["pid_file"]
+        fresh.pool["backends"] = backends
+        fresh.write()
+        fresh.admin.reload()
+    assert told == ["needs a restart to change: pid_file",
+                    "has ended, it no longer applies: main/two drain"]
+
+
 def test_a_file_with_problems_is_refused_with_2(fresh: Instance) -> None:
     fresh.write("[lbcore]\nworkres = 1\n")
     try:
