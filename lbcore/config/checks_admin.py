@@ -48,6 +48,14 @@ def warnings(admin: Admin) -> Iterator[Finding]:
                 "openssl rand -hex 32",
                 code="weak-token",
             )
+    if admin.listen and not _is_local(admin.listen):
+        yield Finding(
+            LISTEN,
+            "other machines can reach this address, and the token goes there in the clear",
+            '"127.0.0.1:9900" and `ssh -L 9900:127.0.0.1:9900 SERVER`, or the address of a network '
+            "that is yours alone",
+            code="open-admin",
+        )
 
 
 def _is_local(text: str) -> bool:

@@ -28,6 +28,7 @@ WARNINGS = {
     "app-as-root": "Who breaks into an application is root.",
     "weak-hash": "Who gets hold of a password's hash has the password.",
     "weak-token": "The token of the admin address can be guessed.",
+    "open-admin": "Whoever listens on the way to the admin address reads its token.",
     "unused-pool": "No listener sends anything to a pool.",
     "never-reached": "A pool gets nothing: routes take every request before.",
     "no-effect": "A key changes nothing here.",

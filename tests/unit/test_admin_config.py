@@ -134,6 +134,13 @@ def test_short_tokens_and_those_that_nobody_asks_for_are_doubtful(
     assert [one.key for one in unix.warnings] == ["admin.token_file"]
 
 
+@pytest.mark.usefixtures("token")
+def test_an_address_that_others_reach_is_a_danger_with_a_token_too(tmp_path: Path) -> None:
+    for listen, codes in [("0.0.0.0", ["open-admin"]), ("127.0.0.1", []), ("[::]", ["open-admin"])]:
+        found = load_file(written(tmp_path, f'listen = "{listen}:9900"\ntoken_file = "token"'))
+        assert [one.code for one in found.warnings] == codes
+
+
 @pytest.mark.parametrize("name", ["lb.internal:9900", "http://lb", "", "a b", "-x", "[::1]", "*.x"])
 def test_what_is_no_host_name_is_refused(tmp_path: Path, name: str) -> None:
     found = problem(tmp_path, f'hosts = ["{name}"]')
