@@ -50,15 +50,14 @@ from lbcore.client.common import (
     LogLevelName,
     M,
     Readiness,
-    admin_of,
     name_of,
     not_healthy,
     patch_of,
+    reached,
     read,
     read_stream,
     readiness,
     table_of,
-    token_of,
 )
 
 LONG = 3600.0                # seconds for what waits for applications, which have limits themselves
@@ -85,7 +84,8 @@ class AsyncClient:
         # aiohttp takes its time, and whoever waits does without it.
         from lbcore.client.async_transport import AsyncTransport  # noqa: PLC0415
 
-        self._transport = AsyncTransport(admin_of(address), timeout, token_of(token, token_file))
+        where, shown = reached(address, token, token_file)
+        self._transport = AsyncTransport(where, timeout, shown)
         self._closed = False
 
     async def __aenter__(self) -> Self:

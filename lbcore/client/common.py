@@ -44,28 +44,37 @@ class Readiness:
         return self.ready
 
 
-def admin_of(where: str | os.PathLike[str] | None) -> Address:
-    """The admin address that somebody means.
+def reached(
+    where: str | os.PathLike[str] | None, token: str | None,
+    token_file: str | os.PathLike[str] | None,
+) -> tuple[Address, str]:
+    """The admin address that somebody means, and the token to send there.
 
-    None: where lbcore listens unless told otherwise. A path ending in .toml: what that file says.
-    Another path: a unix socket. Otherwise "unix:/PATH", "HOST:PORT" or "http://HOST:PORT".
-    Raises ValueError, and ConfigError for a file that is none.
+    None: where lbcore listens unless told otherwise. A path ending in .toml: what that file says,
+    and over TCP the token that it names, unless there is another. Another path: a unix socket.
+    Otherwise "unix:/PATH", "HOST:PORT" or "http://HOST:PORT". Raises ValueError, ConfigError for a
+    file that is none, OSError for a token file not to be read.
     """
     if where is None:
-        return default_admin_address()
+        return default_admin_address(), _token(token, token_file)
     text = os.fspath(where)
     if not text.startswith("unix:") and text.endswith(".toml"):
-        return admin_address(load(text))
+        config = load(text)
+        address = admin_address(config)
+        named = None if address.path else config.admin.token_file
+        return address, _token(token, token_file or named)
     if isinstance(where, Path) or text.startswith("/"):
-        return Address(path=os.path.abspath(text))   # noqa: PTH100  (keeps links)
-    return values.parse_backend(text.removeprefix("http://").removesuffix("/"))
+        address = Address(path=os.path.abspath(text))    # noqa: PTH100  (keeps links)
+    else:
+        address = values.parse_backend(text.removeprefix("http://").removesuffix("/"))
+    return address, _token(token, token_file)
 
 
-def token_of(token: str | None, token_file: str | os.PathLike[str] | None) -> str:
+def _token(token: str | None, file: str | os.PathLike[str] | None) -> str:
     """The token to send; of a file, its first line. Raises OSError."""
-    if token is not None or token_file is None:
+    if token is not None or file is None:
         return token or ""
-    return next(iter(Path(token_file).read_text("utf-8").splitlines()), "").strip()
+    return next(iter(Path(file).read_text("utf-8").splitlines()), "").strip()
 
 
 def read(model: type[M], said: Json, where: object) -> M:

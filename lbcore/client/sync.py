@@ -51,15 +51,14 @@ from lbcore.client.common import (
     LogLevelName,
     M,
     Readiness,
-    admin_of,
     name_of,
     not_healthy,
     patch_of,
+    reached,
     read,
     read_stream,
     readiness,
     table_of,
-    token_of,
 )
 
 LONG = 3600.0                # seconds for what waits for applications, which have limits themselves
@@ -70,7 +69,8 @@ class Client:
 
     ``address``: None for where lbcore listens by itself, a configuration file (``*.toml``), a path
     of a unix socket, "unix:/PATH", or "HOST:PORT". ``token``, or the first line of ``token_file``,
-    goes with every request. ``timeout``: seconds without an answer until NotRunning is raised.
+    goes with every request; without either, and over TCP, the one that the configuration names.
+    ``timeout``: seconds without an answer until NotRunning is raised.
 
     Methods raise NotRunning when nobody answers and AdminError for a refusal: Denied, NotFound,
     Conflict, Stale, Refused are kinds of it. Changes take ``expect``, the plan version that they
@@ -83,7 +83,8 @@ class Client:
         token_file: str | os.PathLike[str] | None = None, timeout: float = 60.0,
     ) -> None:
         """Raises ValueError for what is no address, OSError for a token file not to be read."""
-        self._transport = Transport(admin_of(address), timeout, token_of(token, token_file))
+        where, shown = reached(address, token, token_file)
+        self._transport = Transport(where, timeout, shown)
         self._transport.advice = ADVICE
         self._closed = False
 

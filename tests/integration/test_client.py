@@ -118,6 +118,13 @@ def test_a_wrong_token_reads_and_changes_nothing(box: Instance) -> None:
             ask()
 
 
+def test_a_configuration_names_address_and_token(box: Instance) -> None:
+    for source in (str(box.config), box.config):
+        assert lbcore.Client(source, timeout=PATIENCE).status().config == str(box.config)
+    with pytest.raises(lbcore.Denied):           # an address alone does not
+        lbcore.Client(lbcore.Client(box.config).address, timeout=PATIENCE).status()
+
+
 def test_a_stream_shows_a_change_as_it_happens(client: lbcore.Client) -> None:
     drained: Any = None
     with closing(client.stream(60)) as stream:
