@@ -24,6 +24,7 @@ LARGEST = 1 << 18                # of a datagram
 MOST_PER_READ = 32               # datagrams; more than the kernel keeps for us
 TURN = 0.005                     # seconds after which others get the loop, give or take a datagram
 REST = 4                         # times as long as that took, until the next turn
+ROOM_EVERY = 0.05                # seconds, for a pump that has something to deliver
 KEPT_LINES = 200                 # of each server
 TELLING_LINES = 12               # shown of a server that does not come up
 TRACEBACK = "Traceback (most recent call last)"
@@ -163,6 +164,8 @@ def summary(lines: Sequence[str]) -> str:
 async def settle(output: Output, ended: asyncio.Event, patience: float) -> None:
     """Waits until a pump has delivered everything, at most so many seconds."""
     until = time.monotonic() + patience
-    with suppress(TimeoutError):
-        await asyncio.wait_for(ended.wait(), max(0.0, until - time.monotonic()))
+    while not ended.is_set() and (left := until - time.monotonic()) > 0:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), min(ROOM_EVERY, left))
+        output.read()            # room for what it has to say, though others print without end
     output.read()

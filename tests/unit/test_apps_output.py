@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -51,8 +52,8 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     reader.sock.close()
 
 
-def started(directory: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-I", "-S", str(PUMP), "out", json.dumps(LABEL)],
+def started(directory: Path, address: str = "out") -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-I", "-S", str(PUMP), address, json.dumps(LABEL)],
                             stdin=subprocess.PIPE, cwd=directory)
 
 
@@ -223,6 +224,31 @@ async def test_lines_without_end_leave_the_loop_to_others(
     assert output[0].last(KEY) == ["line 0"]
     output[0].read()                             # whoever asks what it said last gets all of it
     assert output[0].last(KEY) == ["line 0", "line 1", "line 2"]
+
+
+async def test_last_words_arrive_though_another_application_fills_every_place(
+    output: tuple[Output, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps_output, "TURN", 0.0)
+    monkeypatch.setattr(apps_output, "REST", 1e9)
+    place = tmp_path / "admin.sock.d"
+    other = json.dumps({"label": {**LABEL, "pool": "other"}, "lines": ["x"], "dropped": 0})
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as flood:
+        flood.connect(str(place / SOCKET_NAME))
+        for _ in range(2):                       # again after the only turn that there will be
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    flood.send(other.encode())
+            for _ in range(10):
+                await asyncio.sleep(0)
+    running, ended = started(place, SOCKET_NAME), asyncio.Event()
+    assert running.stdin is not None
+    running.stdin.write(b"last words\n")
+    running.stdin.close()
+    waiting = asyncio.create_task(asyncio.to_thread(running.wait, 20))
+    waiting.add_done_callback(lambda _: ended.set())
+    await apps_output.settle(output[0], ended, 20)
+    assert output[0].last(KEY) == ["last words"]
 
 
 async def test_after_a_rest_the_next_lines_are_taken(
