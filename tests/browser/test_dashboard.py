@@ -199,6 +199,8 @@ def test_changes_are_made_listed_and_taken_back(page: Any, site: Site) -> None:
         details("Weight…")
         page.get_by_label("Weight", exact=True).fill("7")
         confirmed(page, "Set weight")
+        # Said in front of the dialog that is still open, and not lost with it.
+        assert "has weight 7" in page.locator("dialog[open] #toasts").inner_text()
         assert site.told("shop-1")["weight"] == 7
         details("Force down")
         confirmed(page, "Force down")
@@ -208,6 +210,7 @@ def test_changes_are_made_listed_and_taken_back(page: Any, site: Site) -> None:
         confirmed(page, "Let checks decide")
         assert site.told("shop-1")["forced"] is None
         page.keyboard.press("Escape")
+        page.wait_for_selector("body > #toasts")
 
         page.locator("#backend-add").click()
         page.get_by_label("Pool", exact=True).last.select_option("shop")

@@ -4,9 +4,16 @@ import { h, icon, say, show } from "./dom.js";
 
 let toasts = null;
 
+// Where what is said in passing is seen and read out: a modal dialog dims and silences all else.
+function placeToasts() {
+  toasts ??= document.getElementById("toasts");
+  const place = [...document.querySelectorAll("dialog[open]")].at(-1) || document.body;
+  if (toasts.parentNode !== place) place.append(toasts);
+}
+
 // Says in passing that something is done, or was not (`bad`). Read out by screen readers.
 export function toast(words, bad = false) {
-  toasts ??= document.getElementById("toasts");
+  placeToasts();
   const el = h("p", {}, icon(bad ? "down" : "up"), h("span", { text: words }));
   toasts.append(el);
   setTimeout(() => el.remove(), bad ? 15000 : 6000);
@@ -38,6 +45,7 @@ export function open({ title, children, wide = false, onClose, closable = true }
     h("header", {}, heading, closable && shut), children);
   dialog.addEventListener("cancel", (event) => { if (!closable) event.preventDefault(); });
   dialog.addEventListener("close", () => {
+    if (dialog.contains(toasts)) placeToasts();
     dialog.remove();
     onClose?.();
   });
