@@ -50,6 +50,15 @@ def test_servers_give_requests_the_time_that_the_pool_says(server: AppServer, op
     assert words[words.index(option) + 1] == "12"
 
 
+@pytest.mark.parametrize(("server", "option"), [
+    ("gunicorn", "--threads"), ("granian", "--blocking-threads"),
+])
+def test_threads_are_those_of_each_worker(server: AppServer, option: str) -> None:
+    words = command(replace(PLAN, server=server, threads=3), "python", PLACE, 60)
+    assert words[words.index(option) + 1] == "3"
+    assert option not in command(replace(PLAN, server=server), "python", PLACE, 60)
+
+
 def test_a_server_that_takes_no_descriptor_is_given_a_path() -> None:
     for server in ("granian", "daphne"):
         plan = replace(PLAN, kind="asgi", server=server)    # type: ignore[arg-type]
