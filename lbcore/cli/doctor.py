@@ -131,4 +131,5 @@ def _changes(changes: dict[str, list[str]]) -> Iterator[Line | Table]:
         yield from lines
     if changes:
         yield ""
-        yield Said("then: sysctl --system; systemctl restart lbcore", "quiet")
+        load = "sysctl --system; " if any("/sysctl.d/" in where for where in changes) else ""
+        yield Said(f"then: {load}systemctl restart lbcore", "quiet")
