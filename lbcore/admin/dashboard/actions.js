@@ -85,14 +85,14 @@ export class Actions {
       inputmode: "numeric" });
     this.ask({
       title: `Weight of ${backend.id}`, verb: "Set weight", fields: [
-        field("Weight", input, `0 to 1000; empty: as in the file (${backend.weight_configured}). `
-          + "0 means no new connections."),
+        field("Weight", input, `0 to 1000; empty: ${backend.runtime ? "what it was added with"
+          : "as in the file"} (${backend.weight_configured}). 0 means no new connections.`),
       ],
       says: ["Its share of the pool's new connections changes at once; those in flight stay."],
       run: async (call) => {
         const weight = input.value.trim() === "" ? null : Number(input.value);
         await call("POST", path("backends", backend.pool, backend.name, "weight"), { weight });
-        return weight === null ? `${backend.id} has its weight of the file`
+        return weight === null ? `${backend.id} has its own weight again`
           : `${backend.id} has weight ${weight}`;
       },
     });

@@ -2,7 +2,7 @@
 
 import { spark } from "./chart.js";
 import { $, h, icon, keyed, put, say, show, turn } from "./dom.js";
-import { brief, count, millis, number, rate } from "./format.js";
+import { brief, count, millis, number, rate, weightOf } from "./format.js";
 import { stateOf } from "./model.js";
 
 const ROW = 52; // px, as .backend-row in the style sheet says
@@ -170,8 +170,7 @@ export class Backends {
           : `${millis(told.live.p50_ms)} / ${millis(told.live.p99_ms)}`);
         say(errors, rate(told.live.errors_per_s));
         put(errors, "class", told.live.errors_per_s > 0 ? "bad" : null);
-        say(weight, told.weight === told.weight_configured ? number(told.weight)
-          : `${number(told.weight)} (file: ${number(told.weight_configured)})`);
+        say(weight, weightOf(told));
         say(drain, told.draining ? "Undrain" : "Drain");
         put(drain, "aria-label", `${told.draining ? "Undrain" : "Drain"} ${told.id}`);
       },

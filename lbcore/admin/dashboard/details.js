@@ -3,13 +3,12 @@
 import { spark } from "./chart.js";
 import { open } from "./dialogs.js";
 import { h, icon, put, say, show, turn } from "./dom.js";
-import { byteRate, millis, number, rate, since } from "./format.js";
+import { byteRate, millis, number, rate, since, weightOf } from "./format.js";
 import { stateOf } from "./model.js";
 
 const FACTS = [
   ["Address", (b) => b.address + (b.backup ? " (backup)" : "")],
-  ["Weight", (b) => (b.weight === b.weight_configured ? b.weight
-    : `${b.weight} (file: ${b.weight_configured})`)],
+  ["Weight", weightOf],
   ["In flight", (b) => number(b.inflight)],
   ["Rate", (b) => rate(b.rate)],
   ["Errors", (b) => rate(b.live.errors_per_s)],

@@ -60,6 +60,10 @@ export function duration(seconds) {
   return `${days}${THIN}d ${Math.floor((whole % 86400) / 3600)}${THIN}h`;
 }
 
+// A backend's weight, and what it would be without an order.
+export const weightOf = ({ weight, weight_configured: of, runtime }) => (weight === of ? number(weight)
+  : `${number(weight)} (${runtime ? "added with" : "file:"} ${number(of)})`);
+
 // An address where there is little room: of a unix socket, its name is what differs.
 export const brief = (address) => address.replace(/^unix:.*\//, "unix:…/");
 
