@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 from pathlib import Path
 
@@ -29,6 +30,7 @@ async def test_demonstration_backend_that_cannot_be_made_takes_the_others_back(
         return place(runtime_dir, name)
 
     monkeypatch.setattr(demo, "socket_path", full)
+    gc.collect()                     # closes what other tests have left, or it would be in between
     before = descriptors(os.getpid())
     plan = Plan((), (PoolPlan("web", (), demo=3),), 1, instance.admin)
     with pytest.raises(OSError, match="no space"):
