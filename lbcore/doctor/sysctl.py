@@ -19,6 +19,8 @@ from lbcore.doctor.needs import Needs
 PROC = Path("/proc/sys")
 NETWORK = "network"
 FEW_PORTS = 20_000           # fewer were chosen by somebody: the kernel's own choice is 28,232
+PORT_RANGE = "net.ipv4.ip_local_port_range"
+WIDE = (1024, 65535)         # of ports, all that need no privilege
 FULL = 0.8                   # share of a table from which on it counts as nearly full
 NAMES = (
     "fs.nr_open", "fs.file-max", "fs.pipe-user-pages-soft",
@@ -98,32 +100,46 @@ def _least(needs: Needs) -> Iterator[Least]:
                     "second bit of this lets servers use it")
 
 
+def _per_backend(needs: Needs) -> int:
+    """Connections that each backend may have at once, if all have the same share."""
+    return -(-needs.connections // max(1, needs.backends))
+
+
+def _too_few(needs: Needs, ports: int) -> bool:
+    return _per_backend(needs) > FULL * ports or ports < FEW_PORTS
+
+
 def _ports(needs: Needs, values: Mapping[str, str]) -> Iterator[Check]:
     """Ports for connections to backends: as many at once to one address as the range has."""
-    name = "net.ipv4.ip_local_port_range"
-    if name not in values:
+    if PORT_RANGE not in values:
         return
-    low, high = map(int, values[name].split())
+    low, high = map(int, values[PORT_RANGE].split())
     ports = high - low + 1
-    backends = max(1, needs.backends)
-    wanted = -(-needs.connections // backends)
-    few = wanted > FULL * ports or ports < FEW_PORTS
-    value = f"{values[name]} ({ports:,} connections to each backend address)"
-    if not few:
-        yield Check(NETWORK, name, value)
+    value = f"{values[PORT_RANGE]} ({ports:,} connections to each backend address)"
+    if not _too_few(needs, ports):
+        yield Check(NETWORK, PORT_RANGE, value)
         return
+    wanted = _per_backend(needs)
     why = (f"max_connections allow {wanted:,} to each backend"
            if wanted > FULL * ports else "connections to a backend fail when all ports are taken")
-    yield Check(NETWORK, name, value, Level.ADVICE, "1024 65535", why, f"{name} = 1024 65535",
-                SYSCTL_FILE)
+    wide = "{} {}".format(*WIDE)
+    yield Check(NETWORK, PORT_RANGE, value, Level.ADVICE, wide,
+                f"{why}; reserve the ports of all servers here, as below",
+                f"{PORT_RANGE} = {wide}", SYSCTL_FILE)
 
 
 def _reserved(needs: Needs, values: Mapping[str, str]) -> Iterator[Check]:
-    """Ports of listeners that an outgoing connection could take while lbcore is not there."""
-    range_name, name = "net.ipv4.ip_local_port_range", "net.ipv4.ip_local_reserved_ports"
-    if range_name not in values or name not in values:
+    """Ports of listeners that an outgoing connection could take while lbcore is not there.
+
+    Where a wider range is advised, that range is what counts: who follows one advice shall not need
+    to ask for the next.
+    """
+    name = "net.ipv4.ip_local_reserved_ports"
+    if PORT_RANGE not in values or name not in values:
         return
-    low, high = map(int, values[range_name].split())
+    low, high = map(int, values[PORT_RANGE].split())
+    if _too_few(needs, high - low + 1):
+        low, high = WIDE
     reserved = [part.partition("-") for part in values[name].split(",") if part]
     spans = [(int(first), int(last or first)) for first, _, last in reserved]
     open_ports = [port for port in needs.ports() if low <= port <= high

@@ -107,6 +107,18 @@ def test_the_port_of_a_listener_is_kept_from_outgoing_connections(
     assert (check.level, check.wanted) == (level, wanted)
 
 
+def test_who_widens_the_range_as_advised_is_told_of_the_ports_to_keep_out_of_it() -> None:
+    many = Needs.of(plan(listener=replace(LISTENER, max_connections=50_000)))
+    found = {check.name: check for check in sysctl.checks(many, GOOD)}
+    wide = found["net.ipv4.ip_local_port_range"].wanted
+    reserved = found["net.ipv4.ip_local_reserved_ports"].wanted
+    assert (wide, reserved) == ("1024 65535", "8080")
+    again = GOOD | {"net.ipv4.ip_local_port_range": wide,
+                    "net.ipv4.ip_local_reserved_ports": reserved}
+    assert all(check.level == "ok" for check in sysctl.checks(many, again)
+               if "nf_conntrack" not in check.name)
+
+
 def test_fastopen_is_looked_at_where_a_listener_uses_it() -> None:
     assert "net.ipv4.tcp_fastopen" not in [
         check.name for check in sysctl.checks(Needs.of(plan()), GOOD)]
