@@ -86,7 +86,7 @@ dist-check: $(VENV)/.built $(VENV)/.dev  ## build sdist and wheel, install the w
 	@$(BIN)/python -m pytest -m dist tests/dist $(PYTEST_ARGS)
 
 wheel: $(VENV)/.dev  ## a wheel with the libraries it needs, in dist/, installed into nothing and tried
-	@rm -rf build/wheel build/try
+	@rm -rf build/wheel build/try dist/lbcore-*-manylinux*.whl
 	@$(BIN)/python -m build --quiet --wheel --outdir build/wheel .
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --wheel-dir dist build/wheel/*.whl
 	@$(PYTHON) -m venv build/try

@@ -52,7 +52,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
 
 def what_is_made(folder: str, names: list[str]) -> set[str]:
     """Of what lies in that directory, what no clone has; but the compiled modules are left in."""
-    made = {name for name in names if name in ("__pycache__", ".mypy_cache", "results")}
+    made = {name for name in names
+            if name in ("__pycache__", ".mypy_cache", "results") or name.endswith(".new")}
     if Path(folder) == ROOT:
         made |= {name for name in names if name in ("build", "dist", "lbcore.egg-info")
                  or (name.startswith(".") and name not in (".ci", ".dockerignore", ".gitignore"))}
