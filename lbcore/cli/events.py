@@ -49,17 +49,17 @@ def events(state: State, follow: bool, level: str, limit: int, after: int | None
 
 def _follow(state: State, client: AdminClient, level: str, last: int) -> None:
     """Prints what happens until the instance has been gone for a while. Raises NotRunning."""
+    from lbcore.admin import calls  # noqa: PLC0415
     from lbcore.admin.client import NotRunning  # noqa: PLC0415
 
     gone = 0
     while True:
         try:
-            for kind, event in client.follow(interval=60, live=False, after=last):
+            for kind, event in client.stream(calls.stream(60, False, last, level)):
                 gone = 0
                 if kind == "event":
                     last = event["seq"]
-                    if LEVELS.index(event["level"]) >= LEVELS.index(level):
-                        _print(state, [event])
+                    _print(state, [event])
         except NotRunning:
             gone += 1
             if gone * AGAIN > 10:
