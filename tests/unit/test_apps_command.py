@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -134,3 +135,16 @@ def test_a_missing_server_is_named_with_the_remedy() -> None:
     assert said.returncode == 1
     assert said.stderr == (f"no_such_server is not installed for {sys.executable}: "
                            f"{sys.executable} -m pip install no_such_server\n")
+
+
+def test_a_server_hears_signals_though_its_parent_did_not(tmp_path: Path) -> None:
+    (tmp_path / "served.py").write_text(
+        "import signal, sys; print(signal.pthread_sigmask(signal.SIG_BLOCK, []), sys.argv[1:])")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        said = subprocess.run([sys.executable, str(LAUNCH), "served", "-1", "word"], text=True,
+                              capture_output=True, check=True,
+                              env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert said.stdout == "set() ['word']\n"
