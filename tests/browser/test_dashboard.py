@@ -186,6 +186,12 @@ def test_drain_with_the_keyboard_alone(page: Any, site: Site) -> None:
         page.wait_for_selector("dialog", state="detached")
         assert site.told("shop-1")["draining"]
         page.wait_for_function("() => document.activeElement.ariaLabel === 'Undrain shop/shop-1'")
+        page.reload()                    # hundreds of rows need not be gone through
+        page.wait_for_selector("html[data-drawn]", state="attached")
+        tab_to("Skip the table of backends")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert focused() == "One worker more"
     finally:
         site.as_in_the_file()
 
@@ -361,10 +367,16 @@ def test_an_application_is_restarted_or_says_why_not(
         text_becomes(page, "dialog[open]", "No module named 'nothing_of_that_name'")
         assert len(watched.errors) == 1            # what the browser itself says of 422
         assert "422" in watched.errors.pop()
+        page.keyboard.press("Escape")
+        row(page, "own/app").get_by_role("button", name="app", exact=True).click()
     finally:
         del site.file["pool"]["own"]
         site.write()
         site.ask("POST", "reload")
+    # What is looked at while it goes says so, and can no longer be changed.
+    text_becomes(page, "dialog[open] .state.big", "gone")
+    assert page.locator("dialog[open]").get_by_role("button").all_inner_texts() == [""]
+    page.wait_for_selector("#applications", state="hidden")
 
 
 def test_an_upgrade_from_the_page(watched: Watched, page: Any, site: Site) -> None:
