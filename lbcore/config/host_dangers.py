@@ -30,7 +30,7 @@ def dangers(config: Config, plan: Plan, file: str) -> Iterator[Finding]:
     """What is dangerous here. ``file`` is the configuration's."""
     yield from _users(config)
     yield from _descriptors(config, plan)
-    yield from _files(config, file)
+    yield from _files(config, plan, file)
 
 
 def _users(config: Config) -> Iterator[Finding]:
@@ -82,7 +82,7 @@ def _descriptors(config: Config, plan: Plan) -> Iterator[Finding]:
         f"LimitNOFILE={needed} in the unit, or `ulimit -n {needed}`", code="descriptor-limit")
 
 
-def _files(config: Config, file: str) -> Iterator[Finding]:
+def _files(config: Config, plan: Plan, file: str) -> Iterator[Finding]:
     told: set[Path] = set()
     here = Path(os.path.abspath(file))      # noqa: PTH100  (keep the user's links)
     yield from _writable((), here, told, "lb.toml")
@@ -90,7 +90,7 @@ def _files(config: Config, file: str) -> Iterator[Finding]:
     if secret and _mode(here) & stat.S_IROTH:
         yield Finding(secret, f"every user of this machine can read this: {here} is open to all",
                       f"chmod o-r {here}", code="readable-by-others")
-    for path, name, what in _named(config):
+    for path, name, what in (*_named(config), *_carried_out(plan, here.parent)):
         yield from _writable(path, Path(name), told, what)
 
 
@@ -154,3 +154,17 @@ def _named(config: Config) -> Iterator[tuple[KeyPath, str, str]]:
         for number, text in enumerate(listener.bind):
             if name := parse_listen(text).path:
                 yield ("listener", index, "bind", number), name, "who gets its connections"
+
+
+def _carried_out(plan: Plan, here: Path) -> Iterator[tuple[KeyPath, str, str]]:
+    """Where the code is that lbcore runs, and who says where a pool's traffic goes."""
+    for pool in plan.pools:
+        if pool.app:
+            directory = str(here / pool.app.directory)
+            yield ("pool", pool.name, "directory"), directory, "the code that it runs"
+        if pool.discover and pool.discover.file:
+            yield (("pool", pool.name, "discover", "file"), pool.discover.file,
+                   "where its requests go")
+        elif pool.discover:
+            yield (("pool", pool.name, "discover", "directory"), pool.discover.directory,
+                   "the code that it runs")

@@ -166,6 +166,23 @@ def test_files_that_it_names_count_too(put: dict[str, str], key: str, file: Path
     assert here(source, file) == [("writable-by-others", key)]
 
 
+@pytest.mark.parametrize(("keys", "key"), [
+    ('wsgi = "a:b"\ndirectory = "code"', "directory"),
+    ('[pool.app.discover]\npython = "a:b"\ndirectory = "code"', "discover.directory"),
+    ('[pool.app.discover]\nfile = "code/backends.txt"', "discover.file"),
+])
+def test_so_does_what_it_carries_out(keys: str, key: str, file: Path) -> None:
+    code = file.parent / "code"
+    code.mkdir(0o755)
+    (code / "backends.txt").write_text("10.0.0.1:80\n")
+    source = f"{text()}[pool.app]\n{keys}\n"
+    usual = {"root-without-user", "app-as-root"}
+    assert [one for one in here(source, file) if one[0] not in usual] == []
+    code.chmod(0o777)
+    assert [one for one in here(source, file) if one[0] not in usual] == [
+        ("writable-by-others", f"pool.app.{key}")]
+
+
 def test_a_secret_in_a_file_that_all_can_read_is_a_danger(file: Path) -> None:
     source = text() + '[pool.web.sticky]\nsecret = "0123456789abcdef"\n'
     assert here(source, file) == [("readable-by-others", "pool.web.sticky.secret")]
