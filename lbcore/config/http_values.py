@@ -34,6 +34,11 @@ _ESCAPE = re.compile(r"%[0-9A-Fa-f]{2}")
 _CRYPT = tuple((re.compile(start), size) for start, size in (
     (r"\$(y|gy|7|5)\$", 43), (r"\$2[abxy]?\$", 53), (r"\$6\$", 86), (r"\$1\$", 22),
     (r"\$sha1\$", 28), (r"\$md5[^$]*\$", 22)))
+# Costs that would take a worker, which does nothing else meanwhile, several seconds.
+_BCRYPT_COST = re.compile(r"\$2[abxy]?\$([0-9]+)\$")
+_SHA_ROUNDS = re.compile(r"\$[56]\$rounds=([0-9]+)\$")
+MAX_BCRYPT_COST = 15
+MAX_SHA_ROUNDS = 10_000_000
 _DIGEST = re.compile(r"\$[!-~]*\$([./0-9A-Za-z]*)")
 _DES = re.compile(r"[./0-9A-Za-z]{13}|_[./0-9A-Za-z]{19}")
 
@@ -243,6 +248,11 @@ def parse_password_hash(text: str) -> str:
     if size and (digest is None or len(digest[1]) != size):
         raise BadValue("this hash is not whole, so no password would fit it",
                        f"copy all of it; what follows its last $ has {size} characters")
+    for cost, most in ((_BCRYPT_COST, MAX_BCRYPT_COST), (_SHA_ROUNDS, MAX_SHA_ROUNDS)):
+        if (found := cost.match(text)) and int(found[1]) > most:
+            raise BadValue(f"this hash costs too much ({int(found[1])}): each password that "
+                           "anybody tries would hold up a worker for seconds",
+                           "the usual cost of the method: `htpasswd -nB NAME`")
     if size or _DES.fullmatch(text):
         return text
     if text.startswith("$apr1$"):

@@ -229,6 +229,17 @@ def test_a_hash_that_is_cut_off_would_let_nobody_in(text: str) -> None:
         parse_password_hash(text)
 
 
+@pytest.mark.parametrize(("dear", "usual"), [
+    ("$2y$16$" + "x" * 53, "$2y$15$" + "x" * 53),
+    ("$6$rounds=10000001$s$" + "x" * 86, "$6$rounds=10000000$s$" + "x" * 86),
+    ("$5$rounds=999999999$s$" + "x" * 43, "$5$s$" + "x" * 43),
+])
+def test_a_hash_that_would_hold_up_a_worker_for_seconds_is_refused(dear: str, usual: str) -> None:
+    with pytest.raises(BadValue, match="hold up a worker"):
+        parse_password_hash(dear)
+    assert parse_password_hash(usual) == usual
+
+
 def test_weak_hashes_are_known() -> None:
     assert is_weak_hash("ab0123456789c")
     assert is_weak_hash("$1$salt$" + "x" * 22)
