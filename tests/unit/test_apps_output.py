@@ -163,6 +163,28 @@ def test_empty_lines_that_nobody_takes_do_not_pile_up(tmp_path: Path) -> None:
     one.sock.close()
 
 
+def test_more_than_the_backlog_passes_through_and_a_loss_is_told_once(
+    reader: Reader, tmp_path: Path
+) -> None:
+    one = pump.Pump(str(tmp_path / "out"), LABEL)
+    line, seen, told = b"x" * 999 + b"\n", 0, []
+    one.take(line * (pump.BACKLOG // len(line) + 7))     # seven more than there is room for
+    for _ in range(3):
+        done = False
+        while not done:
+            done = one.send()
+            reader.sock.settimeout(0)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    said = reader.datagram()
+                    seen += len(said["lines"])
+                    told += [said["dropped"]] if said["dropped"] else []
+        one.take(line * 200)
+    one.send()
+    assert (seen, told, one.dropped) == (pump.BACKLOG // len(line) + 400, [7], 0)
+    one.sock.close()
+
+
 @pytest.fixture
 async def output(tmp_path: Path) -> AsyncIterator[tuple[Output, Path]]:
     instance = Instance.claim(Address(path=str(tmp_path / "admin.sock")))
