@@ -23,6 +23,9 @@ Tap = Callable[[str, str, str, Mapping[str, Any]], None]    # level, event, mess
 LEVELS = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 # A pipe that poll() calls writable takes this much without blocking (PIPE_BUF of pipe(7)).
 MAX_LINE = 4096
+# What applications and backends say must neither look like lines of ours nor move a cursor.
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_VISIBLE |= {ord("\n"): "\\n", ord("\t"): "\t"}
 
 
 class Log:
@@ -78,7 +81,7 @@ class Log:
             if message:
                 parts.append(message)
             parts += [f"{name}={_text(value)}" for name, value in fields.items()]
-            line = " ".join(parts)
+            line = " ".join(parts).translate(_VISIBLE)
         if self._datagrams is not None:
             self.dropped += not self._datagrams.event(level, event, message, fields, line)
             return

@@ -30,6 +30,14 @@ def test_text_quotes_what_would_be_read_as_several_fields(tmp_path: Path) -> Non
     assert lines(tmp_path / "l")[0].endswith('info    worker.ended how="exit code 0" pid=7')
 
 
+def test_what_others_say_is_one_line_and_moves_no_cursor(tmp_path: Path) -> None:
+    log = Log(LogPlan(path=str(tmp_path / "l")))
+    log.info("app.output", message="a\x1b[2J\nerror   started\tb \u00e9", why="\x9b2J\r")
+    (line,) = (tmp_path / "l").read_bytes().decode().removesuffix("\n").split("\n")
+    assert line.endswith("a\\x1b[2J\\nerror   started\tb \u00e9 why=\"\\x9b2J\\r\"")
+    assert not set(line) & {*map(chr, range(9)), "\x1b", "\x9b", "\r"}
+
+
 def test_levels_below_the_configured_one_are_not_written(tmp_path: Path) -> None:
     log = Log(LogPlan(level="warning", path=str(tmp_path / "l")))
     log.info("a")
