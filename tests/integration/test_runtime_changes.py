@@ -91,8 +91,10 @@ def held(lb: Instance, word: str) -> Iterator[None]:
     (pid,) = until(lambda: [pid for pid, command in lb.processes().items() if word in command],
                    word)
     os.kill(pid, signal.SIGSTOP)
-    yield
-    os.kill(pid, signal.SIGCONT)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def refused(status: int, error: pytest.ExceptionInfo[AdminError]) -> bool:
