@@ -28,6 +28,15 @@ from lbcore._scoreboard import Scoreboard
 CONTROL, DOOR = 0, 1            # numbers of the watched descriptors
 FORMATS = {"none": AccessFormat.ACCESS_NONE, "json": AccessFormat.ACCESS_JSON,
            "combined": AccessFormat.ACCESS_COMBINED}
+NOTICES = {                     # what the loop has to say, and what to do about it
+    "accept_paused": "no descriptor is left: new clients wait until others have gone; a higher "
+                     "limit (ulimit -n, LimitNOFILE) permits more",
+    "accept_resumed": "there are descriptors again: those who waited are accepted",
+    "upstream_socket_failed": "no socket for a connection to a backend: look at descriptors, "
+                              "memory and local ports",
+    "spool_failed": "no room for bodies in a temporary file: requests that need one get 503; look "
+                    "at $LBCORE_SPOOL_DIR, or else at $TMPDIR, /var/tmp and /tmp",
+}
 MAX_PACKET = 65536
 MAX_DESCRIPTORS = 250           # the kernel's limit is 253 a message
 LISTED_AT_ONCE = 200
@@ -252,7 +261,8 @@ class Worker:
             woken = self.loop.run(self.time_left())
             if woken & Wake.WAKE_NOTICE:
                 for event in self.loop.notices():
-                    self.log(event, connections=self.loop.connections)
+                    self.log(event, message=NOTICES.get(event, ""),
+                             connections=self.loop.connections)
             if woken & 1 << CONTROL:
                 self.listen()
             if woken & 1 << DOOR:

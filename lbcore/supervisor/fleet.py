@@ -532,9 +532,10 @@ class Fleet:
     def heard(self, worker: Worker, message: Message) -> None:
         """What a worker says without being asked."""
         if message.get("op") == "log":
-            fields = {k: v for k, v in message.items() if k not in ("op", "level", "event")}
+            fields = {k: v for k, v in message.items()
+                      if k not in ("op", "level", "event", "message")}
             self.log.event(str(message.get("level", "info")), str(message.get("event", "worker")),
-                           "", {"pid": worker.pid, **fields})
+                           str(message.get("message", "")), {"pid": worker.pid, **fields})
 
     def ended(self, worker: Worker) -> None:
         """A worker's process is gone: what it counted is kept, its seat is free."""

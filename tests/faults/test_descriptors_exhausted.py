@@ -37,7 +37,7 @@ def open_all(lb: Instance, count: int) -> tuple[list[socket.socket], list[socket
     clients = [socket.create_connection(lb.address, 30) for _ in range(count)]
     for client in clients:
         client.sendall(b"hello")
-    lb.wait_for("accept_paused")
+    assert "higher limit" in lb.wait_for("accept_paused")["message"]
     served, waiting = [], []
     for client in clients:
         client.settimeout(0.5 if not waiting else 0.001)     # they are served in order

@@ -326,6 +326,7 @@ def test_slow_client_gets_all_of_what_no_disk_takes(
     sender.start()
     said = web.worker.receive()
     assert (said["op"], said["event"]) == ("log", "spool_failed")
+    assert "LBCORE_SPOOL_DIR" in said["message"]
     web.let_turn()
     assert sender.is_alive()                # it is held back
     assert web.seat["buffers"] < 16         # rather than kept in memory
