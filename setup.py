@@ -53,6 +53,7 @@ class BuildExt(build_ext):
 # -fwrapv is Python's own; said again so that every Python builds the same arithmetic.
 COMPILE = ["-O2", "-fwrapv", "-fvisibility=hidden", "-fno-plt", "-D_GNU_SOURCE",
            "-Wall", "-Wextra", "-Wno-unused-function", "-Wno-unused-parameter",
+           "-Wno-unused-const-variable",
            "-Wno-sign-compare", "-Wno-missing-field-initializers", "-Wno-cast-function-type",
            "-Wno-unused-result"]
 # What parses bytes from the network keeps the hardening that distributions build with.
