@@ -3,6 +3,7 @@
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
 from lbcore._download cimport download_pending
+from lbcore._gather cimport gather_deadline
 from lbcore._loop cimport clock_us, loop_t, min_time, relative
 from lbcore._plan cimport route_t
 from lbcore._relay cimport WRITABLE
@@ -50,7 +51,8 @@ cdef uint64_t deadline_of_state(loop_t *loop, exchange_t *x) noexcept nogil:
         return deadline_after(loop, x.origin_moved, route.first_byte_timeout)
     if download_pending(x):
         return deadline_after(loop, x.client_moved, route.send_timeout)
-    return deadline_after(loop, x.origin_moved, route.read_timeout)
+    return min_time(gather_deadline(loop, x),
+                    deadline_after(loop, x.origin_moved, route.read_timeout))
 
 
 cdef uint64_t deadline_of(loop_t *loop, exchange_t *x) noexcept nogil:

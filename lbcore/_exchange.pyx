@@ -19,7 +19,7 @@ from lbcore._balance cimport PICK_FULL, PICK_NONE, pick, pick_this
 from lbcore._deadline cimport deadline_after, deadline_of_state
 from lbcore._download cimport (
     DOWNLOAD_AGAIN, DOWNLOAD_BAD, DOWNLOAD_CLIENT_GONE, DOWNLOAD_COMPLETE, DOWNLOAD_CUT,
-    DOWNLOAD_DONE, DOWNLOAD_HEAD, DOWNLOAD_LOST, DOWNLOAD_NO_ROOM, DOWNLOAD_SWITCH,
+    DOWNLOAD_DONE, DOWNLOAD_HEAD, DOWNLOAD_LOST, DOWNLOAD_NO_ROOM, DOWNLOAD_SWITCH, DOWNLOAD_WAIT,
     download_behind_head, download_head, download_keep_head, download_parse_kept,
     download_pending, download_pump,
 )
@@ -28,6 +28,7 @@ from lbcore._ending cimport (
     exchange_abort, exchange_answer, exchange_let_go, exchange_refuse, exchange_respond,
 )
 from lbcore._http1 cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE, HEAD_EXPECT
+from lbcore._gather cimport gather_holds, gather_more, gather_stop
 from lbcore._loop cimport (
     NOTICE_TROUBLE, SEEK_EXCHANGE, SEEK_NOBODY, backend_counters, clock_us, listener_counters,
     loop_t, relative,
@@ -472,7 +473,9 @@ cdef void begin_response(loop_t *loop, web_t *web, exchange_t *x, const char *da
 
 cdef void received(loop_t *loop, web_t *web, exchange_t *x, int result) noexcept nogil:
     """Goes on from a DownloadResult within the body."""
-    if result == DOWNLOAD_AGAIN:
+    if result == DOWNLOAD_WAIT and x.state == X_BODY:
+        gather_more(x)
+    elif result == DOWNLOAD_AGAIN:
         # No event will come for what is ready already: to be read, or to be sent on.
         if (x.origin != NULL and x.origin.end.flags & READABLE) or (
                 download_pending(x) and x.conn.client.flags & WRITABLE):
@@ -596,6 +599,8 @@ cdef void exchange_timeout(loop_t *loop, web_t *web, exchange_t *x) noexcept nog
                 exchange_answer(loop, web, x, 504, HTTP_FIRST_BYTE, 0)
     elif download_pending(x):
         exchange_abort(loop, web, x, HTTP_CLIENT_SLOW)
+    elif gather_holds(x):
+        gather_stop(loop, x)
     else:
         suspect_cut(loop, x)
         exchange_abort(loop, web, x, HTTP_ANSWER_CUT)

@@ -11,6 +11,7 @@
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc
 
+from lbcore._gather cimport GATHER_NOT, gather_end
 from lbcore._loop cimport TAG_ORIGIN, TIMER_ORIGIN, relative
 from lbcore._plan cimport backend_t, plan_pools, pool_backends, pool_http
 from lbcore._relay cimport FAILED, FIN, READABLE, end_t
@@ -83,6 +84,7 @@ cdef int origin_connect(loop_t *loop, web_t *web, exchange_t *exchange, const po
         return CONNECT_INTERNAL
     origin.end.fd = -1
     origin.end.flags = 0
+    origin.gathers = GATHER_NOT
     origin.exchange = exchange
     origin.backend_row = backend.row
     origin.place = backend.place
@@ -131,6 +133,7 @@ cdef void origin_give(loop_t *loop, web_t *web, origin_t *origin, const pool_htt
     if web.idle[row] != NULL and (
             web.idle[row].place != origin.place or web.idle[row].way != origin.way):
         close_idle(loop, web, row)
+    gather_end(origin)
     origin.state = ORIGIN_IDLE
     origin.previous = NULL
     origin.next = web.idle[row]

@@ -49,7 +49,8 @@ ctypedef struct origin_t:
     uint32_t idle_limit         # ms
     uint32_t since              # ms since the loop started: idle from then on
     uint8_t state               # OriginState
-    uint8_t pad[3]
+    uint8_t gathers             # GatherState, see _gather.pxd
+    uint8_t pad[2]
 
 # ---- exchanges ---------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ cdef extern from "<sys/socket.h>" nogil:
         SO_ERROR
         SO_KEEPALIVE
         SO_LINGER
+        SO_RCVLOWAT
         SHUT_WR
         MSG_DONTWAIT
         MSG_NOSIGNAL
