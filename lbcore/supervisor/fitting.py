@@ -40,8 +40,8 @@ def compiled(found: Read, overlay: Overlay) -> tuple[Plan, Config]:
 def fitting(found: Read, overlay: Overlay) -> tuple[Plan, Config, Overlay, Dropped]:
     """Another file with as much of an overlay as goes with it, and what does not, and why."""
     overlay, dropped = overlay.rebased(found.tables)
-    tables = found.tables["pool"]
-    for pool in [pool for pool in overlay.found if "discover" not in tables[pool]]:
+    tables = found.tables.get("pool", {})
+    for pool in [pool for pool in overlay.found if "discover" not in tables.get(pool, {})]:
         overlay = overlay.with_found(pool, None)
     plan, config, overlay, more = _that_runs(found, overlay)
     dropped += more

@@ -9,6 +9,7 @@ Who is in the way of an address is ``lbcore.config.host``'s to find out, before 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -19,6 +20,11 @@ from lbcore.config.plan import Address, ListenerPlan
 # Seconds of silence before the first probe, seconds between probes, and how many of them unanswered
 # end a connection. The kernel's own two hours are longer than what routers on the way remember.
 KEEPALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 15, socket.TCP_KEEPCNT: 4}
+
+# Congestion control of connections that cross no network. The algorithms that pace what they send
+# (bbr, which many servers use) set a timer for nearly every segment of a long answer: on loopback
+# that is a third and more of all that such an answer costs. Every kernel has reno, for everybody.
+WITHOUT_NETWORK = b"reno"
 
 
 class BindError(Exception):
@@ -60,8 +66,15 @@ def apply_options(sock: socket.socket, plan: ListenerPlan) -> None:
         sock.setsockopt(tcp, socket.TCP_DEFER_ACCEPT, defer)
         sock.setsockopt(tcp, socket.TCP_FASTOPEN, plan.fastopen)
         sock.setsockopt(tcp, socket.TCP_USER_TIMEOUT, plan.tcp_user_timeout_ms)
+        if _is_loopback(sock):
+            sock.setsockopt(tcp, socket.TCP_CONGESTION, WITHOUT_NETWORK)
     if listens(sock):
         sock.listen(plan.backlog)
+
+
+def _is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine can reach what a socket is bound to."""
+    return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def listens(sock: socket.socket) -> bool:

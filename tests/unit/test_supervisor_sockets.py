@@ -54,6 +54,10 @@ def knock(bind: Address, times: int) -> None:
         socket.create_connection((bind.host, bind.port), timeout=5).close()
 
 
+def control_of(sock: socket.socket) -> str:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode()
+
+
 def test_accepted_connections_inherit_the_options() -> None:
     bind = Address("127.0.0.1", free_port())
     plan = ListenerPlan("main", (bind,), 0, tcp_user_timeout_ms=12_345, fastopen=16)
@@ -69,8 +73,19 @@ def test_accepted_connections_inherit_the_options() -> None:
                 assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
                 assert [accepted.getsockopt(tcp, option) for option in (
                     socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)] == [60, 15, 4]
+                assert control_of(accepted) == "reno"
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN) == 16
+
+
+@pytest.mark.parametrize(("host", "local"), [
+    ("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False),
+])
+def test_connections_that_cross_no_network_are_not_paced(host: str, local: bool) -> None:
+    bind = Address(host, free_port())
+    system = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    with open_tcp(bind, ListenerPlan("main", (bind,), 0)) as sock:
+        assert control_of(sock) == ("reno" if local else system)
 
 
 def test_options_of_a_live_socket_follow_a_new_plan(table: SocketTable) -> None:
