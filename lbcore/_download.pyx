@@ -23,8 +23,8 @@ from lbcore._message cimport response_write, trailers_write
 from lbcore._plan cimport route_t
 from lbcore._relay cimport (
     BOUNDARIES, EOF, FAILED, FIN, FLOW_AGAIN, FLOW_DESTINATION_ERROR, FLOW_DONE, FLOW_FULL,
-    FLOW_SOURCE_ERROR, FLOW_WAIT, OUT_ARMED, READABLE, SCRATCH, WRITABLE, buffer_data, buffer_give,
-    buffer_t, buffer_take, end_t, flow_flush, flow_pump,
+    FLOW_SOURCE_ERROR, FLOW_WAIT, OUT_ARMED, READABLE, SCRATCH, SPLICE, STREAM_BURST, WRITABLE,
+    buffer_data, buffer_give, buffer_t, buffer_take, end_t, flow_flush, flow_pump,
 )
 from lbcore._spool cimport SPOOL_OK, spool_put, spool_send
 from lbcore._web cimport (
@@ -34,6 +34,7 @@ from lbcore.includes.linux cimport EAGAIN, EINTR, EPOLLOUT, errno, recv, ssize_t
 
 cdef enum:
     TURN_BUDGET = 1 << 20       # bytes of one body before others get their turn
+    FIRST_READ = 34816          # a head and 32 KiB behind it: of a longer body no more is copied
     MAX_REPLY = 65536           # a response's head
     MAX_AGREED = 49152          # to an upgrade, with what is behind it: fits a buffer as rewritten
     MAX_TRAILERS = 16384
@@ -188,6 +189,8 @@ cdef int download_head(loop_t *loop, web_t *web, exchange_t *x, char **data,
             room -= x.answer.end
         if room == 0:
             return DOWNLOAD_BAD
+        if room > FIRST_READ:
+            room = FIRST_READ
         result = read_origin(loop, web, x, room, &got)
         if result != DOWNLOAD_DONE:
             return result
@@ -489,6 +492,8 @@ cdef int stream(loop_t *loop, exchange_t *x) noexcept nogil:
     """A body of a known length, from socket to socket."""
     cdef int result
     loop.relay.most = x.down_left
+    if x.down_left >= STREAM_BURST:
+        x.down_flow.flags |= SPLICE     # how long it is need not be found out
     result = flow_pump(&loop.relay, &x.down_flow, &x.origin.end, &x.conn.client)
     loop.relay.most = UINT64_MAX
     given(loop, x)

@@ -33,6 +33,7 @@ cdef enum FlowResult:
 
 cdef enum:
     SCRATCH = 65536             # bytes read at once
+    STREAM_BURST = 12288        # a burst this long is worth a pipe: at 16 KiB it already costs less
     SMALL_BUFFER = 4096
     MEDIUM_BUFFER = 16384
 

@@ -22,7 +22,6 @@ from lbcore.includes.linux cimport (
 cdef enum:
     TURN_BUDGET = 1 << 20       # bytes one flow may move before others get their turn
     PIPE_SIZE = 1 << 20
-    STREAM_BURST = 12288        # a burst this long is worth a pipe: at 16 KiB it already costs less
     DENIED = 1024               # asking costs four system calls
     FREE_BUFFERS_KEPT = 64      # per size; more are given back to the system
 
