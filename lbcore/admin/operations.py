@@ -240,7 +240,9 @@ OPERATIONS: tuple[Operation, ...] = (
               description="Counting begins with the first question, and ends a minute after the "
                           "last one; `window_s` says how long an answer looks back."),
     Operation("GET", "/v1/events", "events", "What happened lately", _events, models.Events,
-              query=models.EventsQuery, description="The last 1,000 events are kept."),
+              query=models.EventsQuery,
+              description="The last 1,000 events are kept, and as many lines of what "
+                          "applications print."),
     Operation("GET", "/v1/changes", "changes", "Where what runs differs from the file", _changes,
               models.Changes),
     Operation("GET", "/v1/config", "config", "The running configuration as tables", _config,

@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from lbcore.supervisor.log import LEVELS
 
 Json = dict[str, Any]
 RING = 1000
+OUTPUT = "app.output"        # what applications print has a ring of its own: it may be a lot
 BACKLOG = 1000               # events that wait for one reader
 HANDED_OVER = 200            # that the next version is told of
 MAX_VALUE = 1024             # characters of one value
@@ -79,6 +81,7 @@ class Events:
     def __init__(self) -> None:
         self.last = 0
         self._ring: deque[Json] = deque(maxlen=RING)
+        self._output: deque[Json] = deque(maxlen=RING)
         self._readers: set[Subscription] = set()
 
     def take(self, level: str, event: str, message: str, fields: Mapping[str, Any]) -> None:
@@ -89,7 +92,7 @@ class Events:
             "seq": self.last, "time": now, "level": level if level in LEVELS else "info",
             "event": event, "message": str(message)[:MAX_VALUE],
             "fields": {name: _plain(value) for name, value in fields.items()}}
-        self._ring.append(one)
+        (self._output if event == OUTPUT else self._ring).append(one)
         for reader in list(self._readers):
             reader.take(one)
 
@@ -97,7 +100,10 @@ class Events:
         """What is known since an event; a number that is yet to come is of another instance."""
         if seq > self.last:
             seq = 0
-        return [one for one in self._ring if one["seq"] > seq]
+        return [one for one in self._all() if one["seq"] > seq]
+
+    def _all(self) -> list[Json]:
+        return sorted([*self._ring, *self._output], key=itemgetter("seq"))
 
     def some(self, after: int, limit: int, level: str) -> Json:
         """The newest ones after an event that are at least so important."""
@@ -122,7 +128,9 @@ class Events:
 
     def export(self) -> Json:
         """For the next version; JSON-able."""
-        return {"last": self.last, "ring": list(self._ring)[-HANDED_OVER:]}
+        return {"last": self.last, "ring": sorted(
+            [*list(self._ring)[-HANDED_OVER:], *list(self._output)[-HANDED_OVER:]],
+            key=itemgetter("seq"))}
 
     def restore(self, state: object) -> None:
         """Goes on where an earlier version was. What has happened since comes after that."""
@@ -132,8 +140,9 @@ class Events:
             last, ring = int(state["last"]), [dict(one) for one in state["ring"]]
             if all({"seq", "time", "level", "event", "message", "fields"} <= set(one)
                    and one["level"] in LEVELS and isinstance(one["seq"], int) for one in ring):
-                since = [{**one, "seq": one["seq"] + last} for one in self._ring]
-                self._ring = deque([*ring, *since], maxlen=RING)
+                known = [*ring, *({**one, "seq": one["seq"] + last} for one in self._all())]
+                self._output = deque((one for one in known if one["event"] == OUTPUT), RING)
+                self._ring = deque((one for one in known if one["event"] != OUTPUT), RING)
                 self.last += last
 
 

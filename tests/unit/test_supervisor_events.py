@@ -43,6 +43,23 @@ def test_ring_keeps_the_last_thousand_and_gives_the_newest() -> None:
     assert made.some(1500, 100, "info")["events"] == []
 
 
+def test_what_applications_print_pushes_no_event_out() -> None:
+    made = room.Events()
+    made.take("warning", "backend.state", "it is down", {})
+    for number in range(room.RING + 10):
+        made.take("info", room.OUTPUT, f"line {number}", {})
+    made.take("info", "reloaded", "", {})
+    for _ in range(2):
+        known = made.after(0)
+        assert [one["event"] for one in known if one["event"] != room.OUTPUT] == [
+            "backend.state", "reloaded"]
+        assert [one["seq"] for one in known] == sorted(one["seq"] for one in known)
+        assert known[0]["event"] == "backend.state" and known[-1]["event"] == "reloaded"
+        later = room.Events()
+        later.restore(made.export())
+        made = later
+
+
 def test_number_of_another_instance_begins_with_what_is_known() -> None:
     assert [one["seq"] for one in filled(3).some(77, 10, "info")["events"]] == [1, 2, 3]
 
