@@ -77,12 +77,12 @@ def _plan(state: State, alive: Running | None) -> tuple[Plan | None, list[Proble
     if state.config is None and not any(path.exists() for path in DEFAULT_CONFIGS):
         return None, []
     from lbcore.config import load_file, to_plan  # noqa: PLC0415
-    from lbcore.config.host import host_problems, is_lbcore  # noqa: PLC0415
+    from lbcore.config.host import host_problems, own_processes  # noqa: PLC0415
 
     loaded = load_file(state.config_path())
     plan = to_plan(loaded.config)
     # A running instance has shown that it can.
-    return plan, [] if alive else host_problems(plan, loaded.source, ignore=is_lbcore)
+    return plan, [] if alive else host_problems(plan, loaded.source, ignore=own_processes(plan))
 
 
 def _running(state: State) -> Running | None:

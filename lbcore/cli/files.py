@@ -77,9 +77,9 @@ def _doubts(loaded: Loaded, plan: Plan, file_only: bool) -> list[Problem]:
         return warnings(loaded)
     from lbcore.config import host_dangers  # noqa: PLC0415
     from lbcore.config.findings import unaccepted  # noqa: PLC0415
-    from lbcore.config.host import host_problems, host_warnings, is_lbcore  # noqa: PLC0415
+    from lbcore.config.host import host_problems, host_warnings, own_processes  # noqa: PLC0415
 
-    if problems := host_problems(plan, loaded.source, ignore=is_lbcore):
+    if problems := host_problems(plan, loaded.source, ignore=own_processes(plan)):
         raise ConfigError(problems)
     without_effect = unaccepted(host_warnings(plan, loaded.source),
                                 loaded.config.lbcore.accept_warnings)

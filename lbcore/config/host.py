@@ -79,6 +79,30 @@ def is_lbcore(pid: int) -> bool:
     return any(Path(word).name == "lbcore" or word.startswith("lbcore.") for word in words)
 
 
+def own_processes(plan: Plan) -> Callable[[int], bool]:
+    """Recognises the processes of the instance that answers at a plan's admin address.
+
+    Workers that have lost their supervisor count as such: they make room for whoever starts next.
+    """
+    def own(pid: int) -> bool:
+        try:
+            supervisor = _supervisor(pid) if is_lbcore(pid) else None
+        except psutil.Error:
+            return False
+        return is_lbcore(pid) and (supervisor is None or supervisor.pid in _holders(plan.admin))
+
+    return own
+
+
+def _supervisor(pid: int) -> psutil.Process | None:
+    """That of a worker of lbcore, if it has one; of a supervisor, itself."""
+    process = psutil.Process(pid)
+    parent = process.parent()
+    if parent is not None and is_lbcore(parent.pid):
+        return parent
+    return None if "lbcore.worker" in process.cmdline()[:4] else process
+
+
 def _problem(
     source: Source | None, path: KeyPath, message: str, hint: str, code: str = ""
 ) -> Problem:
@@ -116,7 +140,16 @@ def _obstacle(address: Address, ignored: Callable[[int], bool]) -> tuple[str, st
 
 
 def _in_use(address: Address, ignored: Callable[[int], bool]) -> tuple[str, str] | None:
-    holders = {
+    return _held(str(address), _holders(address), ignored,
+                 "another port, or stop that process first")
+
+
+def _holders(address: Address) -> set[int | None]:
+    """Processes that have a socket at an address; None: one that this user may not see."""
+    if address.path:
+        return {connection.pid for connection in _connections("unix")
+                if connection.laddr == address.path}
+    return {
         connection.pid
         for connection in _connections("tcp")
         if connection.status == psutil.CONN_LISTEN
@@ -127,17 +160,13 @@ def _in_use(address: Address, ignored: Callable[[int], bool]) -> tuple[str, str]
             or address.host in ("0.0.0.0", "::")
         )
     }
-    return _held(str(address), holders, ignored, "another port, or stop that process first")
 
 
 def _unix_obstacle(address: Address, ignored: Callable[[int], bool]) -> tuple[str, str] | None:
     path = Path(address.path)
     try:
         if path.is_socket():
-            holders = {
-                connection.pid for connection in _connections("unix")
-                if connection.laddr == address.path
-            }
+            holders = _holders(address)
             # a socket that nobody holds was left behind; lbcore replaces it
             hint = "another path, or stop that process first"
             return _held(str(address), holders, ignored, hint) if holders else None
@@ -173,10 +202,7 @@ def _held(
 def _process(pid: int) -> str:
     """A process by its name; a worker of lbcore by its supervisor, who would only replace it."""
     try:
-        process = psutil.Process(pid)
-        parent = process.parent() if is_lbcore(pid) else None
-        if parent is not None and is_lbcore(parent.pid):
-            process = parent
+        process = (_supervisor(pid) if is_lbcore(pid) else None) or psutil.Process(pid)
         return f"{process.name()} (pid {process.pid})"
     except psutil.Error:
         return f"pid {pid}"

@@ -306,6 +306,18 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LBCORE = [sys.executable, "-m", "lbcore"]
 
 
+def test_check_knows_its_own_instance_from_another_one(
+    fresh: Instance, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:
+    """Addresses of the instance that a file is for are no obstacle; those of another one are."""
+    assert run(fresh, capsys, "check").code == 0
+    other = tmp_path / "other.toml"
+    other.write_text(fresh.config.read_text().replace(str(fresh.admin_path), f"{tmp_path}/admin"))
+    capsys.readouterr()
+    assert execute(["check", "-c", str(other)]) == 2
+    assert f"(pid {fresh.pid})" in capsys.readouterr().err
+
+
 def test_on_a_terminal_tables_have_colours_and_fit(fresh: Instance) -> None:
     code, text = on_terminal([*LBCORE, "status", "-c", str(fresh.config)])
     assert code == 0
