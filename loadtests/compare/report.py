@@ -18,6 +18,8 @@ from .peers import PEERS, REPOSITORY
 from .stats import DISTURBED_SHARE, SUBJECT, Row, Sample, Spread, Verdict, table, verdict
 from .works import WORKS, Work
 
+CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
 Cell = tuple[str, str]          # heading, name of the value
 
 
@@ -58,6 +60,7 @@ def machine(versions: dict[str, str]) -> dict[str, str]:
         "cpus": str(len(re.findall(r"^processor", Path("/proc/cpuinfo").read_text(), re.M))),
         "memory": f"{int(memory.group(1)) / 2**20:.1f} GiB" if memory else "unknown",
         "kernel": platform.release(),
+        "congestion control": CONGESTION.read_text().strip(),
         "python": platform.python_version(),
         **versions,
     }
