@@ -307,6 +307,7 @@ def test_workers_and_reload(page: Any, site: Site) -> None:
 
 def test_a_reload_says_what_it_could_not_change(page: Any, site: Site) -> None:
     site.ask("POST", "backends/shop/shop-3/drain")
+    page.wait_for_selector('[data-node="b:shop/shop-3"][data-state="drain"]')
     file = copy.deepcopy(site.file)
     site.file["lbcore"]["pid_file"] = str(site.directory / "pid")
     site.file["pool"]["shop"]["backends"].pop()

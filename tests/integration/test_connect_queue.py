@@ -200,7 +200,7 @@ def test_waiting_for_a_full_backend_beside_a_dead_one_is_bounded(lab: Lab) -> No
                    queue_timeout_ms=150, connect_attempts=3))
     lab.link(origin)
     assert lab.turned_away(b"hello")
-    assert sum(lab.ended().values()) == 1
+    until(lambda: sum(lab.ended().values()) == 1)
     assert waiting(lab) == 0
 
 
