@@ -293,6 +293,9 @@ class Page:
     def close(self) -> None:
         """Ends whatever the page has started, and removes its directory."""
         for process in self._served:
+            # Also those that write over their environment, and so over the mark: nginx does.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.poll()
         deadline = time.monotonic() + PATIENCE
         while (left := self._processes()) and time.monotonic() < deadline:
