@@ -3,7 +3,7 @@
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 
 from lbcore._download cimport download_pending
-from lbcore._gather cimport gather_deadline
+from lbcore._gather cimport GATHER_WAIT, gather_holds
 from lbcore._loop cimport clock_us, loop_t, min_time, relative
 from lbcore._plan cimport route_t
 from lbcore._relay cimport WRITABLE
@@ -51,8 +51,10 @@ cdef uint64_t deadline_of_state(loop_t *loop, exchange_t *x) noexcept nogil:
         return deadline_after(loop, x.origin_moved, route.first_byte_timeout)
     if download_pending(x):
         return deadline_after(loop, x.client_moved, route.send_timeout)
-    return min_time(gather_deadline(loop, x),
-                    deadline_after(loop, x.origin_moved, route.read_timeout))
+    limit = deadline_after(loop, x.origin_moved, route.read_timeout)
+    if gather_holds(x):
+        return min_time(limit, deadline_after(loop, x.origin_moved, GATHER_WAIT))
+    return limit
 
 
 cdef uint64_t deadline_of(loop_t *loop, exchange_t *x) noexcept nogil:

@@ -6,14 +6,12 @@
 # the sake of it: what has not become a piece within GATHER_WAIT is passed on as it is, and the rest
 # of that body as it comes.
 
-from libc.stdint cimport uint64_t
-
 from lbcore._loop cimport loop_t
 from lbcore._web cimport exchange_t, origin_t
 
 cdef enum:
     GATHER_SIZE = 262144        # bytes
-    GATHER_WAIT = 32            # ms
+    GATHER_WAIT = 32            # ms, and up to a tick of the timers more
 
 cdef enum GatherState:          # origin_t.gathers
     GATHER_NOT = 0              # not asked for yet
@@ -24,10 +22,7 @@ cdef enum GatherState:          # origin_t.gathers
 # All that there was of the body was passed on, and more is to come.
 cdef void gather_more(exchange_t *x) noexcept nogil
 
-# When what is there is passed on however little it is; never if it is not held back.
-cdef uint64_t gather_deadline(loop_t *loop, const exchange_t *x) noexcept nogil
-
-# Whether what is there may be held back.
+# Whether what is there may be held back: for GATHER_WAIT since the last of it was passed on.
 cdef bint gather_holds(const exchange_t *x) noexcept nogil
 
 # It has waited for long enough: an event comes for what is there, and for all that follows.

@@ -6,8 +6,6 @@
 #   socket(7)); lowering the mark makes the kernel look again, and say so if there is something.
 # - Unix sockets do not know it: theirs is not set.
 
-from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
-
 from lbcore._http1 cimport BODY_LENGTH
 from lbcore._loop cimport loop_t, relative
 from lbcore._relay cimport BOUNDARIES, FAILED, FIN, READABLE
@@ -35,14 +33,6 @@ cdef void gather_more(exchange_t *x) noexcept nogil:
 cdef bint gather_holds(const exchange_t *x) noexcept nogil:
     return x.state == X_BODY and x.origin != NULL and (
         x.origin.gathers == GATHER_PIECE or x.origin.gathers == GATHER_REST)
-
-
-cdef uint64_t gather_deadline(loop_t *loop, const exchange_t *x) noexcept nogil:
-    cdef uint32_t waited
-    if not gather_holds(x):
-        return UINT64_MAX
-    waited = relative(loop) - x.origin_moved
-    return loop.now + (GATHER_WAIT - waited if waited < GATHER_WAIT else 0)
 
 
 cdef void gather_stop(loop_t *loop, exchange_t *x) noexcept nogil:
