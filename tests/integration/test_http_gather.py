@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
+import os
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +29,54 @@ def begun(web: HttpLab, client: Wire, server: Wire, size: int) -> None:
     server.say(reply(DATA)[:-SIZE], DATA[:size])
     client.head()
     assert client.exactly(size) == DATA[:size]
+
+
+PIDFD_GETFD = 438                # its number on every architecture
+
+
+def marks(pid: int) -> set[int]:
+    """How much the kernel gathers for each of a process's TCP sockets before it says so."""
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    process = os.pidfd_open(pid)
+    found = set()
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            fd = call(PIDFD_GETFD, process, int(entry.name), 0)
+            if fd < 0:                  # closed by now
+                if ctypes.get_errno() == errno.EPERM:
+                    pytest.skip("this user may not look into another process")
+                continue
+            if not os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):    # noqa: PTH115
+                os.close(fd)
+                continue
+            with socket.socket(fileno=fd) as sock:
+                if sock.family == socket.AF_INET:
+                    found.add(sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT))
+    finally:
+        os.close(process)
+    return found
+
+
+def test_the_kernel_gathers_while_a_long_body_comes_and_not_behind_it(web: HttpLab) -> None:
+    origin = web.origin()
+    web.web(pool(origin))
+    client = web.client(GET)
+    server = web.take(origin)
+    seen = False
+    for _ in range(200):                # it may have given up before we look
+        begun(web, client, server, 300_000)
+        seen = max(marks(web.worker.process.pid)) == 1 << 18
+        server.say(DATA[300_000:])
+        assert client.exactly(SIZE - 300_000) == DATA[300_000:]
+        client.say(GET)
+        if seen:
+            break
+    assert seen
+    server.request()
+    server.say(reply(b"short"))
+    assert client.answer().body == b"short"
+    web.until_idle()
+    assert marks(web.worker.process.pid) == {1}
 
 
 @pytest.mark.parametrize("size", [1, 70_000, 300_000, SIZE - 1000, SIZE - 1])
