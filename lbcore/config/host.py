@@ -85,11 +85,13 @@ def own_processes(plan: Plan) -> Callable[[int], bool]:
     Workers that have lost their supervisor count as such: they make room for whoever starts next.
     """
     def own(pid: int) -> bool:
+        if not is_lbcore(pid):
+            return False
         try:
-            supervisor = _supervisor(pid) if is_lbcore(pid) else None
+            supervisor = _supervisor(pid)
         except psutil.Error:
             return False
-        return is_lbcore(pid) and (supervisor is None or supervisor.pid in _holders(plan.admin))
+        return supervisor is None or supervisor.pid in _holders(plan.admin)
 
     return own
 

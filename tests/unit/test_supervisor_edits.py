@@ -247,6 +247,23 @@ def test_sources_end_with_their_key_in_the_file() -> None:
     assert fitting(FILE, found)[2].found == {}
 
 
+def test_a_file_without_pools_ends_what_was_of_pools() -> None:
+    redirects = read_text("""
+[[listener]]
+name = "web"
+bind = "127.0.0.1:1"
+protocol = "http"
+[[listener.route]]
+name = "all"
+path = "/"
+redirect = "https://example.com/"
+""", Path("/etc/lb.toml"))
+    found = overlay(*ALL).with_found("web", Found("file", ({"address": "10.0.0.7:80"},)))
+    plan, _, after, _ = fitting(redirects, found)
+    assert plan.pools == () and after.found == {}
+    assert not any(one.pool for one in after.changes.values())
+
+
 @pytest.mark.parametrize("state", [
     None, 5, {}, {"changes": 5}, {"changes": [5, ["melt"], ["add", "web", "b", None, 5, "now"],
                                               ["melt", "", "", 1, 2, "now"]]},
