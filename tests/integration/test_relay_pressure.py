@@ -159,6 +159,7 @@ def test_two_thousand_idle_connections_go_unnoticed(lab: Lab) -> None:
     before = lab.resident()
     idle = [lab.connect() for _ in range(2000)]
     until(lambda: lab.backend()["connections"] == 2000)
+    lab.let_turn()
     assert lab.resident() - before < 4 * MIB
     assert (lab.seat["buffers"], lab.seat["pipes"]) == (0, 0)
     client = lab.connect()

@@ -443,8 +443,8 @@ class Lab:
 
     def expect_nothing_held(self, backends: Iterable[int] = (0,)) -> None:
         """Waits until no connection is open, and checks that none left anything behind."""
-        until(lambda: self.seat["connections"] == 0)
-        assert (self.seat["buffers"], self.seat["pipes"]) == (0, 0)
+        # What a turn freed is told at its end, connections at once.
+        until(lambda: [self.seat[what] for what in ("connections", "buffers", "pipes")] == [0, 0, 0])
         assert self.board.listener_totals(0)["connections"] == 0
         assert self.board.pool(0) == {"inflight": 0, "waiting": 0, "flags": 0}
         assert [self.board.inflight(row) for row in backends] == [0 for _ in backends]

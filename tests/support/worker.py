@@ -46,7 +46,7 @@ class WorkerHarness:
         self.scoreboard = scoreboard or Scoreboard.create()
         self.seat = self.scoreboard.take_seat(0)
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(10)
+        self.control.settimeout(60)
         self.door_path = Path(self.directory.name) / "door.sock"
         door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         door.bind(str(self.door_path))
