@@ -444,7 +444,8 @@ class Lab:
     def expect_nothing_held(self, backends: Iterable[int] = (0,)) -> None:
         """Waits until no connection is open, and checks that none left anything behind."""
         # What a turn freed is told at its end, connections at once.
-        until(lambda: [self.seat[what] for what in ("connections", "buffers", "pipes")] == [0, 0, 0])
+        held = ("connections", "buffers", "pipes")
+        until(lambda: [self.seat[what] for what in held] == [0, 0, 0])
         assert self.board.listener_totals(0)["connections"] == 0
         assert self.board.pool(0) == {"inflight": 0, "waiting": 0, "flags": 0}
         assert [self.board.inflight(row) for row in backends] == [0 for _ in backends]
