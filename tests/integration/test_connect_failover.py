@@ -11,11 +11,13 @@ import pytest
 from lbcore._scoreboard import BackendState
 from lbcore.config.plan import Address, EjectionPlan
 from tests.support.relay_lab import (
+    PATIENCE,
     Lab,
     ending,
     is_quiet,
     member,
     pool,
+    reached,
     read_exactly,
     read_to_end,
     reset,
@@ -104,10 +106,10 @@ def test_a_backend_that_comes_up_between_two_attempts_is_reached(lab: Lab) -> No
     client = lab.connect(b"hello")
     until(lambda: lab.backend()["refused"] > 0)
     sock.listen()
-    sock.settimeout(10)
+    sock.settimeout(PATIENCE)
     server, _ = sock.accept()
     with server:
-        server.settimeout(10)
+        server.settimeout(PATIENCE)
         assert read_exactly(server, 5) == b"hello"
         client.sendall(b"more")
         assert read_exactly(server, 4) == b"more"
@@ -279,11 +281,10 @@ def test_keys_stay_with_their_backend_and_move_only_when_it_is_away(lab: Lab) ->
 
     def chosen(source: str) -> int:
         client = lab.connect(source=source)
-        index: int = until(lambda: next(
-            (i + 1 for i, o in enumerate(origins) if not o.nobody_came(0)), 0)) - 1
-        origins[index].accept().close()
+        origin = reached(*origins)
+        origin.accept().close()
         client.close()
-        return index
+        return origins.index(origin)
 
     sources = [f"127.0.{i}.{i + 1}" for i in range(40)]
     first = {source: chosen(source) for source in sources}

@@ -13,10 +13,10 @@ GET = request()
 def test_a_connect_ends_at_its_timeout_and_not_with_the_whole_budget(web: HttpLab) -> None:
     """The client is told 504: nobody refused, somebody was too slow."""
     web.web(pool(web.blackhole(), connect_timeout_ms=200, connect_attempts=1,
-                 connect_budget_ms=8000))
+                 connect_budget_ms=60_000))
     began = time.monotonic()
     answer = web.client().ask(GET)
-    assert 0.19 < time.monotonic() - began < 4
+    assert 0.19 < time.monotonic() - began < 20
     assert answer.status == 504
     web.expect_http(connect_timeout=1)
     assert web.backend()["timeouts"] == 1
@@ -25,11 +25,11 @@ def test_a_connect_ends_at_its_timeout_and_not_with_the_whole_budget(web: HttpLa
 def test_a_backend_that_does_not_answer_costs_its_timeout_and_another_serves(web: HttpLab) -> None:
     site = web.site(echo_script)
     web.web(pool(web.blackhole(), site.address, connect_timeout_ms=200, connect_attempts=2,
-                 connect_budget_ms=20_000))
+                 connect_budget_ms=60_000))
     for _ in range(4):          # not all of them begin with the one that answers
         began = time.monotonic()
         assert web.client().ask(GET).status == 200
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 20
     assert web.backend()["timeouts"] >= 1
 
 
@@ -40,10 +40,10 @@ def test_who_refuses_is_told_apart_from_who_is_slow(web: HttpLab) -> None:
 
 
 def test_a_spent_budget_ends_a_connect(web: HttpLab) -> None:
-    web.web(pool(web.blackhole(), connect_timeout_ms=8000, connect_budget_ms=200))
+    web.web(pool(web.blackhole(), connect_timeout_ms=60_000, connect_budget_ms=200))
     began = time.monotonic()
     assert web.client().ask(GET).status == 504
-    assert 0.19 < time.monotonic() - began < 4
+    assert 0.19 < time.monotonic() - began < 20
     web.expect_http(connect_timeout=1)
 
 

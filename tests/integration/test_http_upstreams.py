@@ -10,7 +10,7 @@ import pytest
 from lbcore._scoreboard import BackendState
 from lbcore.config.plan import Address, PoolHttpPlan, PoolPlan, StickyPlan
 from tests.support.http_lab import HttpLab, Wire, blob, echo_script, reply, request
-from tests.support.relay_lab import Origin, is_quiet, pool, until
+from tests.support.relay_lab import Origin, is_quiet, pool, reached, until
 
 GET = request()
 POST = request("POST / HTTP/1.1", body=b"order")
@@ -69,11 +69,14 @@ def test_newest_connection_is_used_first_and_the_oldest_goes_first(web: HttpLab)
 
 def test_connection_that_rests_too_long_is_closed(web: HttpLab) -> None:
     origin = web.origin()
-    web.web(web_pool(origin, keepalive_idle_ms=200))
-    _, server = rest(web, origin)
-    assert is_quiet(server.sock, 0.1)
+    web.web(web_pool(origin, keepalive_idle_ms=500))
+    client, server, _ = web.pair(origin, GET)
+    began = time.monotonic()        # it rests from some moment after this one
+    server.say(reply(b"x"))
+    client.answer()
     assert server.end() == "eof"
-    assert web.idle() == 0
+    assert time.monotonic() - began > 0.4
+    web.until_idle(0)
 
 
 def test_without_keepalive_every_request_has_a_connection_of_its_own(web: HttpLab) -> None:
@@ -179,11 +182,10 @@ def test_request_without_an_answer_goes_to_another_backend_body_and_all(web: Htt
     web.web(pool(one, two))
     for size in (0, 10, 200_000):
         client = web.client(request("PUT / HTTP/1.1", f"Content-Length: {size}", body=body[:size]))
-        first = web.take(one) if not one.nobody_came(0.2) else web.take(two)
+        first = web.take(reached(one, two))
         assert first.request().body == body[:size]
         first.close()
-        origin = two if one.nobody_came(0.05) else one
-        second = web.take(origin)
+        second = web.take(reached(one, two))
         assert second.request().body == body[:size]
         second.say(reply(b"second", "Connection: close"))
         assert client.answer().body == b"second"
@@ -232,8 +234,7 @@ def test_streamed_request_whose_bytes_are_gone_is_not_sent_again(web: HttpLab) -
     one, two = web.origin(), web.origin()
     web.web(pool(one, two), route={"buffer_request": False})
     client = web.client(request("PUT / HTTP/1.1", "Content-Length: 10"))
-    origin = two if one.nobody_came(0.2) else one
-    server = web.take(origin)
+    server = web.take(reached(one, two))
     server.head()
     client.say(b"hello")
     assert server.exactly(5) == b"hello"
@@ -246,8 +247,7 @@ def test_answer_that_has_begun_is_never_replaced(web: HttpLab) -> None:
     one, two = web.origin(), web.origin()
     web.web(pool(one, two))
     client = web.client(GET)
-    origin = two if one.nobody_came(0.2) else one
-    server = web.take(origin)
+    server = web.take(reached(one, two))
     server.request()
     server.say(reply(b"", "Content-Length: 10", length=False) + b"short")
     assert client.head().status == 200
@@ -265,7 +265,8 @@ def test_head_without_any_of_its_body_is_no_answer_yet(web: HttpLab, head: bytes
     one, two = web.origin(), web.origin()
     web.web(pool(one, two))
     client = web.client(GET)
-    origin, other = (two, one) if one.nobody_came(0.2) else (one, two)
+    origin = reached(one, two)
+    other = one if origin is two else two
     server = web.take(origin)
     server.request()
     server.say(head)
@@ -282,8 +283,7 @@ def test_head_without_any_of_its_body_is_502_for_what_must_not_be_sent_twice(
     one, two = web.origin(), web.origin()
     web.web(pool(one, two))
     client = web.client(POST)
-    origin = two if one.nobody_came(0.2) else one
-    server = web.take(origin)
+    server = web.take(reached(one, two))
     server.request()
     server.say(HEAD_ALONE)
     server.close()
@@ -370,7 +370,7 @@ def test_connect_budget_does_not_run_while_a_backend_thinks(web: HttpLab) -> Non
     one, two = web.origin(), web.origin()
     web.web(pool(one, two, connect_budget_ms=100))
     client = web.client(GET)
-    first = two if one.nobody_came(0.1) else one
+    first = reached(one, two)
     server = web.take(first)
     server.request()
     time.sleep(0.2)         # what is tested is that time passes
@@ -445,16 +445,14 @@ def test_key_finds_its_backend_again_after_a_pause(web: HttpLab) -> None:
     until(lambda: sum(web.backend(row)["refused"] for row in range(4)) >= 4)
     for sock in socks:
         sock.listen(64)
-    until(lambda: any(not origin.nobody_came(0.01) for origin in origins))
     for number in range(8):
-        found = next(origin for origin in origins if not origin.nobody_came(0.05))
+        found = reached(*origins)
         if number == 0:
             first = found
         assert found is first
         served(web.take(found), b"x", "Connection: close")
         assert client.answer().body == b"x"
         client.say(request("GET / HTTP/1.1", "X-Key: a"))
-        until(lambda: any(not origin.nobody_came(0.01) for origin in origins))
     served(web.take(first), b"x", "Connection: close")
     client.answer()
 

@@ -23,7 +23,7 @@ from tests.support.relay_lab import (
     until,
 )
 
-LATE = 1.0      # seconds that a busy machine may be late
+LATE = 5.0      # seconds that a busy machine may be late
 
 
 class Clock:
@@ -40,8 +40,8 @@ class Clock:
 def test_idle_client_is_reset_and_counted(lab: Lab) -> None:
     origin = lab.origin()
     lab.serve(pool(origin), client_idle_ms=150)
-    client, server = lab.link(origin)
     with Clock() as clock:
+        client, server = lab.link(origin)
         assert ending(client) == "reset"
     assert 0.1 < clock.seconds < 0.15 + LATE
     assert ending(server) == "reset"
@@ -52,8 +52,8 @@ def test_idle_client_is_reset_and_counted(lab: Lab) -> None:
 def test_idle_server_is_reset_and_counted(lab: Lab) -> None:
     origin = lab.origin()
     lab.serve(pool(origin, server_idle_ms=150))
-    client, server = lab.link(origin)
     with Clock() as clock:
+        client, server = lab.link(origin)
         assert ending(server) == "reset"
     assert 0.1 < clock.seconds < 0.15 + LATE
     assert ending(client) == "reset"
@@ -63,28 +63,28 @@ def test_idle_server_is_reset_and_counted(lab: Lab) -> None:
 @pytest.mark.parametrize("sender", ["client", "server"])
 def test_traffic_in_one_direction_keeps_a_connection_alive(lab: Lab, sender: str) -> None:
     origin = lab.origin()
-    lab.serve(pool(origin, server_idle_ms=300), client_idle_ms=300)
+    lab.serve(pool(origin, server_idle_ms=1000), client_idle_ms=1000)
     client, server = lab.link(origin)
     source, sink = (client, server) if sender == "client" else (server, client)
     with Clock() as clock:
         for _ in range(15):
             source.sendall(b".")
             assert read_exactly(sink, 1) == b"."
-            assert is_quiet(source, 0.05)
-    assert clock.seconds > 0.6
+            assert is_quiet(source, 0.15)
+    assert clock.seconds > 2
     assert lab.ended() == {}
 
 
 def test_idle_time_counts_from_the_last_byte(lab: Lab) -> None:
     origin = lab.origin()
-    lab.serve(pool(origin), client_idle_ms=300)
+    lab.serve(pool(origin), client_idle_ms=1000)
     client, server = lab.link(origin)
-    assert is_quiet(client, 0.2)
-    client.sendall(b".")
-    assert read_exactly(server, 1) == b"."
+    assert is_quiet(client, 0.3)
     with Clock() as clock:
+        client.sendall(b".")
+        assert read_exactly(server, 1) == b"."
         assert ending(client) == "reset"
-    assert 0.25 < clock.seconds < 0.3 + LATE
+    assert 0.9 < clock.seconds < 1 + LATE
 
 
 def test_a_client_that_does_not_read_is_idle_however_much_the_server_sends(lab: Lab) -> None:
@@ -106,9 +106,9 @@ def test_half_closed_connection_is_ended_and_counted(lab: Lab, first: str) -> No
     lab.serve(pool(origin), half_closed_ms=150)
     client, server = lab.link(origin)
     closed, other = (client, server) if first == "client" else (server, client)
-    closed.shutdown(socket.SHUT_WR)
-    assert other.recv(1) == b""
     with Clock() as clock:
+        closed.shutdown(socket.SHUT_WR)
+        assert other.recv(1) == b""
         assert ending(closed) == "reset"
     assert 0.1 < clock.seconds < 0.15 + LATE
     lab.expect_ended(half_closed=1)
@@ -116,7 +116,7 @@ def test_half_closed_connection_is_ended_and_counted(lab: Lab, first: str) -> No
 
 def test_traffic_keeps_a_half_closed_connection_alive(lab: Lab) -> None:
     origin = lab.origin()
-    lab.serve(pool(origin), half_closed_ms=300)
+    lab.serve(pool(origin), half_closed_ms=1000)
     client, server = lab.link(origin)
     client.shutdown(socket.SHUT_WR)
     assert server.recv(1) == b""
@@ -124,8 +124,8 @@ def test_traffic_keeps_a_half_closed_connection_alive(lab: Lab) -> None:
         for _ in range(15):
             server.sendall(b".")
             assert read_exactly(client, 1) == b"."
-            assert is_quiet(client, 0.05)
-    assert clock.seconds > 0.6
+            assert is_quiet(client, 0.15)
+    assert clock.seconds > 2
     server.close()
     assert ending(client) == "eof"
     lab.expect_ended(normal=1)
@@ -194,7 +194,7 @@ def test_long_lived_connections_get_upstream_keepalive_probes_and_a_user_timeout
     The client's side inherits the like from the listening socket, which is the supervisor's.
     """
     origin = lab.origin()
-    lab.serve(pool(origin, tcp_user_timeout_ms=3456), client_idle_ms=300)
+    lab.serve(pool(origin, tcp_user_timeout_ms=3456), client_idle_ms=1000)
     client, server = lab.link(origin)
     upstream = workers_socket(lab, server)
     assert probed(upstream) == (False, 0)

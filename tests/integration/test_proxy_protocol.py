@@ -11,7 +11,16 @@ import pytest
 
 from lbcore._scoreboard import BackendState
 from lbcore.config.plan import PoolPlan
-from tests.support.relay_lab import Lab, Origin, ending, pool, read_exactly, read_to_end, until
+from tests.support.relay_lab import (
+    Lab,
+    Origin,
+    ending,
+    pool,
+    reached,
+    read_exactly,
+    read_to_end,
+    until,
+)
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V1 = b"PROXY TCP4 192.0.2.1 198.51.100.1 4711 443\r\n"
@@ -164,11 +173,10 @@ def test_consistent_hashing_goes_by_the_address_in_the_header(lab: Lab) -> None:
     lab.apply(pool(*origins, balance="consistent"))
 
     def chosen(client: socket.socket) -> int:
-        index: int = until(lambda: next(
-            (i + 1 for i, o in enumerate(origins) if not o.nobody_came(0)), 0))
-        origins[index - 1].accept().close()
+        origin = reached(*origins)
+        origin.accept().close()
         client.close()
-        return index
+        return origins.index(origin)
 
     for number in range(1, 30):
         address = f"127.0.3.{number}"

@@ -193,6 +193,13 @@ class Origin:
         return is_quiet(self.sock, seconds)
 
 
+def reached(*origins: Origin) -> Origin:
+    """Whichever of these backends a connection comes to next."""
+    ready, _, _ = select.select([origin.sock for origin in origins], [], [], PATIENCE)
+    assert ready, "nobody came"
+    return next(origin for origin in origins if origin.sock is ready[0])
+
+
 class Echo:
     """A backend that sends back what it gets, from a thread of its own."""
 
