@@ -1,13 +1,9 @@
-# Clients' HTTP connections, and the HTTP side of a worker as a whole.
+# Clients' HTTP connections: one exchange after the other, from accept to the end.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from lbcore._loop cimport acceptor_t, loop_t
 from lbcore._web cimport conn_t, origin_t, web_t
-
-# The HTTP side of a worker; NULL without memory. `seed`: two random numbers.
-cdef web_t *web_make(loop_t *loop, const uint64_t *seed) noexcept nogil
-cdef void web_free(loop_t *loop, web_t *web) noexcept nogil
 
 # A client socket fresh from accept, non-blocking, and its place among the listener's connections on
 # the scoreboard. Owns both from here on, whatever happens.
@@ -17,14 +13,17 @@ cdef void conn_event(loop_t *loop, conn_t *conn, uint32_t events) noexcept nogil
 cdef void conn_origin_event(loop_t *loop, origin_t *origin, uint32_t events) noexcept nogil
 cdef void conn_timeout(loop_t *loop, conn_t *conn) noexcept nogil
 
-# Deferred work, and the burial of what ended, at the end of a turn. True: there is more to do.
-cdef bint web_work(loop_t *loop, web_t *web) noexcept nogil
+# loop_t.found of an exchange, and loop_t.tunnel_ended.
+cdef void conn_found(loop_t *loop, void *exchange, int result) noexcept nogil
+cdef void conn_tunnel_ended(loop_t *loop, void *exchange, int reason) noexcept nogil
 
-# No new requests but those on their way: idle connections are closed soon.
-cdef void web_drain(loop_t *loop, web_t *web) noexcept nogil
+# What _httpside.pyx tells each connection, also those that are dead: no more requests but those on
+# their way; another plan is in force; the end.
+cdef void conn_drain(loop_t *loop, conn_t *conn) noexcept nogil
+cdef void conn_plan_changed(loop_t *loop, conn_t *conn) noexcept nogil
+cdef void conn_shut_down(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil
 
-# Another plan is in force: connections to backends that it does not have are closed.
-cdef void web_plan_changed(loop_t *loop, web_t *web) noexcept nogil
-
-# Ends every connection.
-cdef void web_end_all(loop_t *loop, web_t *web) noexcept nogil
+# All that asked for another turn; the burial of those that ended; and of their memory.
+cdef void conns_work(loop_t *loop, web_t *web) noexcept nogil
+cdef void conns_bury(web_t *web) noexcept nogil
+cdef void conns_free(web_t *web) noexcept nogil

@@ -8,28 +8,28 @@
 # - Each request is served by the plan in force when it began.
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from lbcore._arrive cimport (
     ARRIVAL_DONE, ARRIVAL_MALFORMED, ARRIVAL_MORE, ARRIVAL_RESET, proxy_expected,
     proxy_read, source_enter,
 )
-from lbcore._auth cimport auth_free, auth_make
 from lbcore._deadline cimport deadline_of
 from lbcore._ending cimport exchange_abort, exchange_free, exchange_refuse
 from lbcore._exchange cimport (
     exchange_begin, exchange_client, exchange_found, exchange_new, exchange_origin,
     exchange_timeout, exchange_work,
 )
-from lbcore._message cimport date_write
 from lbcore._http1 cimport request_parse
+from lbcore._linger cimport (
+    LINGER_CUT, LINGER_WAIT, linger_begin, linger_read, linger_timeout,
+)
 from lbcore._loop cimport (
-    INPUT, SEEK_EXCHANGE, TAG_CONN, TIMER_CONN, clock_us, epoll_add, listener_counters, relative,
+    INPUT, TAG_CONN, TIMER_CONN, clock_us, epoll_add, listener_counters, relative,
 )
-from lbcore._origin cimport (
-    origin_idle_event, origin_take_out, origins_bury, origins_close, origins_keep,
-)
+from lbcore._message cimport date_write
+from lbcore._origin cimport origin_idle_event
 from lbcore._plan cimport (
     LISTENER_HTTP, http_t, listener_http, listener_t, plan_header_t, plan_listeners,
 )
@@ -40,196 +40,27 @@ from lbcore._relay cimport (
 )
 from lbcore._scoreboard cimport (
     END_CLIENT_GONE, END_CLIENT_IDLE, END_CLIENT_RESET, END_INTERNAL, END_NORMAL,
-    END_PROXY_MALFORMED, END_PROXY_TIMEOUT, END_SERVER_IDLE, END_SHUTDOWN, END_SOURCE_LIMIT,
-    HTTP_BAD_REQUEST, HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_SHUTDOWN, HTTP_TUNNEL_IDLE,
-    MAX_BACKENDS, MAX_POOLS, source_remove,
+    END_PROXY_MALFORMED, END_PROXY_TIMEOUT, END_SHUTDOWN, END_SOURCE_LIMIT, HTTP_BAD_REQUEST,
+    HTTP_HEAD_TIMEOUT, HTTP_INTERNAL, HTTP_SHUTDOWN, source_remove,
 )
 from lbcore._seek cimport close_socket, plan_release, share_descriptors
-from lbcore._session cimport session_tunnel
 from lbcore._timers cimport TICK_MS, timer_clear, timer_set
+from lbcore._tunnel cimport tunnel_begin, tunnel_end
 from lbcore._web cimport (
     CONN_BUSY, CONN_CHUNK, CONN_DEAD, CONN_HEAD, CONN_IDLE, CONN_LINGER, CONN_PROXY, X_ABORT,
     X_DONE, X_KEEP_ALIVE, X_TUNNEL, X_UP_DONE, conn_chunk_t, exchange_t,
 )
 from lbcore.includes.atomics cimport sub32
 from lbcore.includes.linux cimport (
-    CLOCK_REALTIME, EAGAIN, EINTR, SHUT_WR, clock_gettime, close, errno, recv, shutdown, ssize_t,
-    timespec,
+    CLOCK_REALTIME, EAGAIN, EINTR, clock_gettime, close, errno, recv, ssize_t, timespec,
 )
 
 cdef enum:
-    OUTPUT_ROOM = 131072        # the longest head that can be written
-    OUTPUT_SLACK = 64           # behind it: the head of a first chunk
     IN_A_ROW = 32               # requests of one connection before others get their turn
-    LINGER_SILENT = 2000        # ms without a byte from a client that has its last answer
-    LINGER_MOST = 10000         # ms in all
     DRAIN_IDLE = 1000           # ms in which an idle client may still send a request while draining
 
 
-# ---- the HTTP side of a worker -----------------------------------------------------------------
-
-cdef web_t *web_make(loop_t *loop, const uint64_t *seed) noexcept nogil:
-    cdef web_t *web = <web_t *> calloc(1, sizeof(web_t))
-    if web == NULL:
-        return NULL
-    web.input = buffer_take(&loop.relay, SCRATCH)
-    web.output = <char *> malloc(OUTPUT_ROOM + OUTPUT_SLACK)
-    web.path = <char *> malloc(SCRATCH)
-    web.output_room = OUTPUT_ROOM
-    web.idle = <origin_t **> calloc(MAX_BACKENDS, sizeof(void *))
-    web.idle_counts = <uint32_t *> calloc(MAX_BACKENDS, sizeof(uint32_t))
-    web.budgets = <uint32_t *> calloc(MAX_POOLS, sizeof(uint32_t))
-    web.auth = auth_make()
-    web.seed = seed[0]
-    web.key = seed[1]
-    if (web.input == NULL or web.output == NULL or web.path == NULL or web.idle == NULL
-            or web.idle_counts == NULL or web.budgets == NULL or web.auth == NULL):
-        web_free(loop, web)
-        return NULL
-    loop.relay.buffers -= 1         # the input buffer is not a connection's
-    loop.found[<int> SEEK_EXCHANGE] = conn_found
-    loop.tunnel_ended = tunnel_ended
-    tick(loop, web)
-    return web
-
-
-cdef void web_free(loop_t *loop, web_t *web) noexcept nogil:
-    cdef conn_chunk_t *chunk
-    cdef void *thing
-    if web.idle != NULL:
-        origins_close(loop, web)
-        origins_bury(web)
-    while web.chunks != NULL:
-        chunk = web.chunks
-        web.chunks = chunk.next
-        free(chunk.conns)
-        free(chunk)
-    while web.free_origins != NULL:
-        thing = web.free_origins
-        web.free_origins = web.free_origins.next
-        free(thing)
-    while web.free_exchanges != NULL:
-        thing = web.free_exchanges
-        web.free_exchanges = web.free_exchanges.next
-        free(thing)
-    if web.input != NULL:
-        free(web.input)
-    free(web.output)
-    free(web.path)
-    free(web.idle)
-    free(web.idle_counts)
-    free(web.budgets)
-    if web.auth != NULL:
-        auth_free(web.auth)
-    free(web)
-
-
-cdef void tick(loop_t *loop, web_t *web) noexcept nogil:
-    """Keeps the date of this second, which responses carry."""
-    cdef timespec now
-    clock_gettime(CLOCK_REALTIME, &now)
-    if <uint64_t> now.tv_sec == web.date_second:
-        return
-    web.date_second = <uint64_t> now.tv_sec
-    web.date_due = loop.now + 1000 - <uint64_t> now.tv_nsec // 1000000
-    web.wall_offset = (<uint64_t> now.tv_sec * 1000000 + <uint64_t> now.tv_nsec // 1000
-                       - clock_us())
-    date_write(web.date_second, web.date)
-
-
-cdef void defer(web_t *web, conn_t *conn) noexcept nogil:
-    if conn.listed:
-        return
-    conn.listed = 1
-    conn.work = NULL
-    if web.work_tail == NULL:
-        web.work_head = conn
-    else:
-        web.work_tail.work = conn
-    web.work_tail = conn
-
-
-cdef bint web_work(loop_t *loop, web_t *web) noexcept nogil:
-    cdef conn_t *conn = web.work_head
-    cdef conn_t *following
-    web.work_head = NULL
-    web.work_tail = NULL
-    while conn != NULL:
-        following = conn.work
-        conn.listed = 0
-        if conn.state == CONN_BUSY:
-            exchange_work(loop, web, conn.exchange)
-            settle(loop, web, conn)
-        elif conn.state == CONN_IDLE or conn.state == CONN_HEAD:
-            next_request(loop, web, conn)
-        conn = following
-    origins_bury(web)
-    conn = web.dead_conns
-    web.dead_conns = NULL
-    while conn != NULL:
-        following = conn.next
-        if conn.listed:
-            conn.next = web.dead_conns
-            web.dead_conns = conn
-        else:
-            conn.next = web.free_conns
-            web.free_conns = conn
-        conn = following
-    return web.work_head != NULL or web.dead_conns != NULL
-
-
-cdef void web_drain(loop_t *loop, web_t *web) noexcept nogil:
-    cdef conn_chunk_t *chunk = web.chunks
-    cdef conn_t *conn
-    cdef int i
-    origins_close(loop, web)
-    while chunk != NULL:
-        for i in range(CONN_CHUNK):
-            conn = &chunk.conns[i]
-            if conn.state == CONN_IDLE:
-                conn.since = relative(loop)
-                timer_set(&loop.wheel, &conn.timer, loop.now + DRAIN_IDLE)
-        chunk = chunk.next
-
-
-cdef void web_plan_changed(loop_t *loop, web_t *web) noexcept nogil:
-    cdef conn_chunk_t *chunk = web.chunks
-    cdef conn_t *conn
-    cdef int i
-    origins_keep(loop, web, loop.plan.image)
-    while chunk != NULL:
-        for i in range(CONN_CHUNK):
-            conn = &chunk.conns[i]
-            if conn.state != CONN_DEAD and not conn.leaving and listener_in_force(
-                    loop, conn) < 0:
-                # What its listener allowed is not allowed any more: this request, and no other.
-                conn.leaving = 1
-                if conn.state == CONN_IDLE:
-                    conn.since = relative(loop)
-                    timer_set(&loop.wheel, &conn.timer, loop.now + DRAIN_IDLE)
-        chunk = chunk.next
-
-
-cdef void web_end_all(loop_t *loop, web_t *web) noexcept nogil:
-    cdef conn_chunk_t *chunk = web.chunks
-    cdef conn_t *conn
-    cdef int i
-    while chunk != NULL:
-        for i in range(CONN_CHUNK):
-            conn = &chunk.conns[i]
-            if conn.state == CONN_BUSY:
-                exchange_abort(loop, web, conn.exchange, HTTP_SHUTDOWN)
-                settle(loop, web, conn)
-            elif conn.state != CONN_DEAD:
-                conn_end(loop, web, conn, END_SHUTDOWN, conn.state == CONN_HEAD)
-        chunk = chunk.next
-
-
-# ---- beginning and end of a connection ---------------------------------------------------------
-
-cdef inline const listener_t *listener_of(const conn_t *conn) noexcept nogil:
-    return plan_listeners(conn.plan.image) + conn.listener
-
+# ---- memory ------------------------------------------------------------------------------------
 
 cdef conn_t *conn_new(web_t *web) noexcept nogil:
     cdef conn_t *conn = web.free_conns
@@ -254,6 +85,36 @@ cdef conn_t *conn_new(web_t *web) noexcept nogil:
     web.free_conns = conn.next
     memset(conn, 0, sizeof(conn_t))
     return conn
+
+
+cdef void conns_bury(web_t *web) noexcept nogil:
+    cdef conn_t *conn = web.dead_conns
+    cdef conn_t *following
+    web.dead_conns = NULL
+    while conn != NULL:
+        following = conn.next
+        if conn.listed:
+            conn.next = web.dead_conns
+            web.dead_conns = conn
+        else:
+            conn.next = web.free_conns
+            web.free_conns = conn
+        conn = following
+
+
+cdef void conns_free(web_t *web) noexcept nogil:
+    cdef conn_chunk_t *chunk
+    while web.chunks != NULL:
+        chunk = web.chunks
+        web.chunks = chunk.next
+        free(chunk.conns)
+        free(chunk)
+
+
+# ---- beginning and end of a connection ---------------------------------------------------------
+
+cdef inline const listener_t *listener_of(const conn_t *conn) noexcept nogil:
+    return plan_listeners(conn.plan.image) + conn.listener
 
 
 cdef void conn_open(loop_t *loop, acceptor_t *acceptor, int fd, const void *address,
@@ -344,43 +205,31 @@ cdef void conn_forget(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
     web.dead_conns = conn
 
 
-cdef void linger(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
-    """The last answer is out, but not all of the client's words are in.
-
-    Closing now would send a reset, and that may destroy the answer before the client has read it.
-    """
-    conn.state = CONN_LINGER
-    conn.since = relative(loop)
-    conn.lingers = conn.since
-    shutdown(conn.client.fd, SHUT_WR)
-    if conn.rest != NULL:
-        buffer_give(&loop.relay, conn.rest)
-        conn.rest = NULL
-    timer_set(&loop.wheel, &conn.timer, loop.now + LINGER_SILENT)
-    discard(loop, web, conn)
+cdef void conn_drain(loop_t *loop, conn_t *conn) noexcept nogil:
+    if conn.state == CONN_IDLE:
+        conn.since = relative(loop)
+        timer_set(&loop.wheel, &conn.timer, loop.now + DRAIN_IDLE)
 
 
-cdef void discard(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
-    cdef ssize_t got
-    cdef int reads = 0
-    while conn.client.flags & READABLE and reads < IN_A_ROW:
-        got = recv(conn.client.fd, buffer_data(web.input), web.input.size, 0)
-        reads += 1
-        if got > 0:
-            conn.since = relative(loop)
-            continue
-        if got < 0 and errno == EINTR:
-            continue
-        if got < 0 and errno == EAGAIN:
-            conn.client.flags &= ~<uint32_t> READABLE
-            return
-        conn_end(loop, web, conn, END_NORMAL, False)
-        return
-    if relative(loop) - conn.lingers >= LINGER_MOST:
-        conn_end(loop, web, conn, END_NORMAL, True)
-    elif conn.client.flags & READABLE:
-        # It keeps on sending: looked at again when the timer fires, not at its pace.
-        timer_set(&loop.wheel, &conn.timer, loop.now + 100)
+cdef void conn_plan_changed(loop_t *loop, conn_t *conn) noexcept nogil:
+    if conn.state != CONN_DEAD and not conn.leaving and listener_in_force(loop, conn) < 0:
+        # What its listener allowed is not allowed any more: this request, and no other.
+        conn.leaving = 1
+        conn_drain(loop, conn)
+
+
+cdef void conn_shut_down(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
+    if conn.state == CONN_BUSY:
+        exchange_abort(loop, web, conn.exchange, HTTP_SHUTDOWN)
+        settle(loop, web, conn)
+    elif conn.state != CONN_DEAD:
+        conn_end(loop, web, conn, END_SHUTDOWN, conn.state == CONN_HEAD)
+
+
+cdef void lingered(loop_t *loop, web_t *web, conn_t *conn, int result) noexcept nogil:
+    """Acts on a LingerResult."""
+    if result != LINGER_WAIT:
+        conn_end(loop, web, conn, END_NORMAL, result == LINGER_CUT)
 
 
 # ---- requests ----------------------------------------------------------------------------------
@@ -546,6 +395,19 @@ cdef inline void tick_if_due(loop_t *loop, web_t *web) noexcept nogil:
         tick(loop, web)
 
 
+cdef void tick(loop_t *loop, web_t *web) noexcept nogil:
+    """Keeps the date of this second, which responses carry."""
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    if <uint64_t> now.tv_sec == web.date_second:
+        return
+    web.date_second = <uint64_t> now.tv_sec
+    web.date_due = loop.now + 1000 - <uint64_t> now.tv_nsec // 1000000
+    web.wall_offset = (<uint64_t> now.tv_sec * 1000000 + <uint64_t> now.tv_nsec // 1000
+                       - clock_us())
+    date_write(web.date_second, web.date)
+
+
 cdef void refuse(loop_t *loop, web_t *web, conn_t *conn, int status) noexcept nogil:
     """What came is no request, or not one that can be served."""
     cdef exchange_t *x = exchange_new(loop, web, conn)
@@ -605,7 +467,7 @@ cdef bint settled(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
         if heard and conn.rest == NULL and not conn.client.flags & READABLE:
             conn_end(loop, web, conn, END_NORMAL, False)
         else:
-            linger(loop, web, conn)
+            lingered(loop, web, conn, linger_begin(loop, web, conn))
         return False
     if x.state == X_ABORT:
         exchange_free(loop, web, x)
@@ -614,7 +476,8 @@ cdef bint settled(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
                  True)
         return False
     if x.state == X_TUNNEL:
-        become_tunnel(loop, web, conn)
+        if not tunnel_begin(loop, web, conn):
+            conn_end(loop, web, conn, END_INTERNAL, True)
         return False
     if x.unfinished:
         x.unfinished = 0
@@ -623,41 +486,35 @@ cdef bint settled(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
     return False
 
 
-# ---- tunnels -----------------------------------------------------------------------------------
+# ---- deferred work -----------------------------------------------------------------------------
 
-cdef void become_tunnel(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
-    """The backend agreed to another protocol: from here on bytes are relayed as they are."""
-    cdef exchange_t *x = conn.exchange
-    cdef buffer_t *down = x.answer      # what the client hears first
-    x.answer = NULL
-    if not session_tunnel(loop, conn, x, down):
-        buffer_give(&loop.relay, down)
-        x.state = X_ABORT
-        x.reason = HTTP_INTERNAL
-        exchange_free(loop, web, x)
-        conn.exchange = NULL
-        conn_end(loop, web, conn, END_INTERNAL, True)
+cdef void defer(web_t *web, conn_t *conn) noexcept nogil:
+    """Another turn for this connection, when others had theirs."""
+    if conn.listed:
         return
-    # The session has both sockets now, and the connection's place in all counts.
-    origin_take_out(loop, web, x.origin)
-    x.origin = NULL
-    conn.client.fd = -1
-    conn.rest = NULL
-    # It stays without a socket: the log line, written at the tunnel's end, speaks of its client.
-    timer_clear(&loop.wheel, &conn.timer)
+    conn.listed = 1
+    conn.work = NULL
+    if web.work_tail == NULL:
+        web.work_head = conn
+    else:
+        web.work_tail.work = conn
+    web.work_tail = conn
 
 
-cdef void tunnel_ended(loop_t *loop, void *exchange, int reason) noexcept nogil:
-    cdef exchange_t *x = <exchange_t *> exchange
-    cdef conn_t *conn = x.conn
-    cdef web_t *web = <web_t *> loop.web
-    if reason == END_SHUTDOWN:
-        x.reason = HTTP_SHUTDOWN
-    elif reason == END_CLIENT_IDLE or reason == END_SERVER_IDLE:
-        x.reason = HTTP_TUNNEL_IDLE
-    exchange_free(loop, web, x)
-    conn.exchange = NULL
-    conn_forget(loop, web, conn)
+cdef void conns_work(loop_t *loop, web_t *web) noexcept nogil:
+    cdef conn_t *conn = web.work_head
+    cdef conn_t *following
+    web.work_head = NULL
+    web.work_tail = NULL
+    while conn != NULL:
+        following = conn.work
+        conn.listed = 0
+        if conn.state == CONN_BUSY:
+            exchange_work(loop, web, conn.exchange)
+            settle(loop, web, conn)
+        elif conn.state == CONN_IDLE or conn.state == CONN_HEAD:
+            next_request(loop, web, conn)
+        conn = following
 
 
 # ---- events ------------------------------------------------------------------------------------
@@ -675,7 +532,7 @@ cdef void conn_event(loop_t *loop, conn_t *conn, uint32_t events) noexcept nogil
     elif conn.state == CONN_PROXY:
         read_proxy_header(loop, web, conn)
     elif conn.state == CONN_LINGER:
-        discard(loop, web, conn)
+        lingered(loop, web, conn, linger_read(loop, web, conn))
     elif conn.client.flags & READABLE:
         next_request(loop, web, conn)
 
@@ -699,6 +556,14 @@ cdef void conn_found(loop_t *loop, void *exchange, int result) noexcept nogil:
     defer(<web_t *> loop.web, conn)
 
 
+cdef void conn_tunnel_ended(loop_t *loop, void *exchange, int reason) noexcept nogil:
+    cdef exchange_t *x = <exchange_t *> exchange
+    cdef web_t *web = <web_t *> loop.web
+    cdef conn_t *conn = x.conn
+    tunnel_end(loop, web, x, reason)
+    conn_forget(loop, web, conn)
+
+
 cdef void conn_timeout(loop_t *loop, conn_t *conn) noexcept nogil:
     cdef web_t *web = <web_t *> loop.web
     if conn.state == CONN_BUSY:
@@ -709,11 +574,7 @@ cdef void conn_timeout(loop_t *loop, conn_t *conn) noexcept nogil:
     elif conn.state == CONN_PROXY:
         conn_end(loop, web, conn, END_PROXY_TIMEOUT, True)
     elif conn.state == CONN_LINGER:
-        if relative(loop) - conn.since >= LINGER_SILENT:
-            conn_end(loop, web, conn, END_NORMAL, False)
-        else:
-            timer_set(&loop.wheel, &conn.timer, loop.now + LINGER_SILENT)
-            discard(loop, web, conn)
+        lingered(loop, web, conn, linger_timeout(loop, web, conn))
     elif conn.state == CONN_DEAD:
         return
     elif wait_left(loop, conn):

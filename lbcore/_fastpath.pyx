@@ -13,11 +13,11 @@ from libc.string cimport memcpy
 
 from lbcore._access cimport access_close, access_flush, access_open
 from lbcore._balance cimport picker_free, picker_init
-from lbcore._conn cimport (
-    conn_event, conn_open, conn_origin_event, conn_timeout, web_drain, web_end_all, web_free,
-    web_make, web_plan_changed, web_work,
-)
+from lbcore._conn cimport conn_event, conn_open, conn_origin_event, conn_timeout
 from lbcore._expressions cimport expressions_make
+from lbcore._httpside cimport (
+    web_drain, web_end_all, web_free, web_make, web_plan_changed, web_work,
+)
 from lbcore._loop cimport (
     NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_SPOOL, NOTICE_TROUBLE, RESERVED_DESCRIPTORS,
     SEEK_SESSION, TAG_ACCEPTOR, TAG_CLIENT, TAG_CONN, TAG_MASK, TAG_ORIGIN, TAG_SERVER, TAG_WATCH,

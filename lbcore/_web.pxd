@@ -4,8 +4,8 @@
 #   exchange_t  a request and its response, from the request's head to the last byte and log line
 #   origin_t    a connection to a backend: of an exchange, or idle and waiting for the next
 #
-# _conn.pyx owns conn_t, _exchange.pyx exchange_t, _origin.pyx origin_t. Calls go down that list;
-# what happened comes back up as a result or a state.
+# _httpside.pyx owns web_t, _conn.pyx conn_t, _exchange.pyx exchange_t, _origin.pyx origin_t. Calls
+# go down that list; what happened comes back up as a result or a state.
 
 from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t
 
