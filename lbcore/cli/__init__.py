@@ -28,31 +28,31 @@ CONFIG_ERROR = 2     # errors at run time are click's: 1, and 2 for a command li
 INTERRUPTED = 130    # 128 + SIGINT, as shells say it
 VARIABLE = "_LBCORE_COMPLETE"        # click looks for it when a shell asks for completions
 
-# name -> module with a click command of that name
+# name -> module with a click command of that name, and what `lbcore --help` and shells say of it
 COMMANDS = {
-    "check": "lbcore.cli.files",
-    "show": "lbcore.cli.files",
-    "schema": "lbcore.cli.files",
-    "openapi": "lbcore.cli.openapi",
-    "status": "lbcore.cli.control",
-    "ready": "lbcore.cli.doctor",
-    "doctor": "lbcore.cli.doctor",
-    "top": "lbcore.cli.top",
-    "events": "lbcore.cli.events",
-    "changes": "lbcore.cli.changing",
-    "drain": "lbcore.cli.changing",
-    "undrain": "lbcore.cli.changing",
-    "weight": "lbcore.cli.changing",
-    "force": "lbcore.cli.changing",
-    "add": "lbcore.cli.changing",
-    "remove": "lbcore.cli.changing",
-    "workers": "lbcore.cli.changing",
-    "log-level": "lbcore.cli.changing",
-    "reload": "lbcore.cli.control",
-    "restart": "lbcore.cli.control",
-    "upgrade": "lbcore.cli.control",
-    "stop": "lbcore.cli.control",
-    "completion": "lbcore.cli.completion",
+    "check": ("lbcore.cli.files", "Say what is wrong with a configuration, or dangerous."),
+    "show": ("lbcore.cli.files", "Print the configuration with every default, or what runs."),
+    "schema": ("lbcore.cli.files", "Print the JSON Schema of the configuration, for editors."),
+    "openapi": ("lbcore.cli.openapi", "Print the OpenAPI document of the admin API."),
+    "status": ("lbcore.cli.control", "Show workers, listeners, pools and backends."),
+    "ready": ("lbcore.cli.doctor", "Exit with 0 when the running instance can take traffic."),
+    "doctor": ("lbcore.cli.doctor", "Say what this machine offers to lbcore, and what to change."),
+    "top": ("lbcore.cli.top", "Show traffic, backends, workers and events live."),
+    "events": ("lbcore.cli.events", "Show what has happened lately."),
+    "changes": ("lbcore.cli.changing", "Show where what runs differs from the file, or undo it."),
+    "drain": ("lbcore.cli.changing", "Take a backend out of service."),
+    "undrain": ("lbcore.cli.changing", "Put a drained backend back into service."),
+    "weight": ("lbcore.cli.changing", "Set a backend's share of the traffic."),
+    "force": ("lbcore.cli.changing", "Hold a backend up or down whatever its checks say."),
+    "add": ("lbcore.cli.changing", "Add a backend to a pool."),
+    "remove": ("lbcore.cli.changing", "Remove a backend from its pool."),
+    "workers": ("lbcore.cli.changing", "Set the number of workers."),
+    "log-level": ("lbcore.cli.changing", "Set what is logged."),
+    "reload": ("lbcore.cli.control", "Read the configuration again and put it into force."),
+    "restart": ("lbcore.cli.control", "Replace the Python application of a pool by a new one."),
+    "upgrade": ("lbcore.cli.control", "Replace lbcore by the installed version, on its sockets."),
+    "stop": ("lbcore.cli.control", "End lbcore after its connections have finished."),
+    "completion": ("lbcore.cli.completion", "Print what makes a shell complete lbcore's words."),
 }
 
 
@@ -67,9 +67,17 @@ class Commands(click.Group):
         """The command of a name, or None."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name])
-        command = getattr(module, cmd_name.replace("-", "_"))
-        return command if isinstance(command, click.Command) else None
+        module, summary = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
+        if not isinstance(command, click.Command):
+            return None
+        command.short_help = summary       # click would cut the docstring off after 45 characters
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands in the help, from the table: nothing is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

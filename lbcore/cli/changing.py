@@ -48,7 +48,7 @@ def undrain(state: State, words: tuple[str, ...]) -> None:
 @running
 @click.pass_obj
 def weight(state: State, words: tuple[str, ...]) -> None:
-    """Set a backend's weight, 0 to 1000, until the next restart.
+    """Set a backend's weight, 0 to 1000, until lbcore is stopped.
 
     "default" puts the configured weight back.
     """
@@ -150,7 +150,7 @@ def changes(state: State, forget: bool, pool: str | None) -> None:
 @running
 @click.pass_obj
 def workers(state: State, count: str) -> None:
-    """Set the number of workers, until the configuration says another.
+    """Set the number of workers, until lbcore is stopped or its file says another.
 
     "auto" takes the number of the configuration again.
     """
@@ -166,7 +166,10 @@ def workers(state: State, count: str) -> None:
 @running
 @click.pass_obj
 def log_level(state: State, level: str) -> None:
-    """Set what is logged, until lbcore is stopped; "default" is what the configuration says."""
+    """Set what is logged, until lbcore is stopped or its file says another level.
+
+    "default" is what the file says.
+    """
     with instance(state) as client:
         said = client.log_level(None if level == "default" else level)
     answer(state, said, f"logged from level {said['level']} up")

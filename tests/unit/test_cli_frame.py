@@ -52,8 +52,17 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
 def test_help_lists_every_command_and_the_signals(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(name in text for name in COMMANDS)
     assert "HUP reloads" in text
+    lines = text.splitlines()
+    for name, (_, summary) in COMMANDS.items():
+        assert f"  {name:<10}  {summary}" in lines       # whole, also on 80 columns
+
+
+def test_shells_are_told_the_same_of_a_command_as_the_help() -> None:
+    for name, (_, summary) in COMMANDS.items():
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        assert command.get_short_help_str() == summary
 
 
 def test_a_misspelt_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
