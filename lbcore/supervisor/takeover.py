@@ -8,9 +8,7 @@ drain: at no moment is there a socket that nobody accepts from.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,11 +21,13 @@ from lbcore.supervisor.fleet import Fleet
 from lbcore.supervisor.groups import SocketTable
 from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.log import Log
+from lbcore.supervisor.process import Process
 from lbcore.supervisor.worker import Phase, Place, Worker
 
 ADOPT_TIMEOUT = 5.0
 KNOCKS = 10                  # a worker that has not noticed yet that its supervisor is gone
 KNOCK_PAUSE = 0.2            # turns visitors away
+KILL_PATIENCE = 5.0          # seconds until a worker that was killed is gone
 ANOTHER_BOARD = -1       # the scoreboard went with the old supervisor: theirs cannot be read
 
 
@@ -53,7 +53,7 @@ async def find_orphans(instance: Instance, fleet: Fleet, log: Log) -> list[Orpha
             continue
         except (ChannelClosed, WorkerRefused, TimeoutError, OSError) as error:
             # It holds listening sockets that it does not serve and that nobody can have.
-            pids = _kill_owner(instance, door)
+            pids = await _kill_owner(instance, door)
             door.unlink(missing_ok=True)
             log.error("takeover.hung", message="a worker that does not answer was killed",
                       door=door.name, pid=pids, error=str(error) or "no answer")
@@ -80,9 +80,10 @@ async def _knock(instance: Instance, fleet: Fleet, door: Path) -> Orphan:
     return await _adopt(instance, fleet, door)
 
 
-def _kill_owner(instance: Instance, door: Path) -> list[int]:
-    """Ends the workers whose door this is; returns their pids.
+async def _kill_owner(instance: Instance, door: Path) -> list[int]:
+    """Ends the workers whose door this is; returns their pids when they are gone.
 
+    Until then their sockets are: an address would seem to be somebody else's.
     Another instance may have a door of the same name: names are made of process ids, which come
     back.
     """
@@ -94,9 +95,16 @@ def _kill_owner(instance: Instance, door: Path) -> list[int]:
     owners = {found.pid for found in psutil.net_connections("unix")
               if isinstance(found.laddr, str) and ours.fullmatch(found.laddr)}
     pids = sorted(pid for pid in owners if pid)
+    workers = []
     for pid in pids:
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            workers.append(Process(pid))
+    for worker in workers:
+        worker.kill("it does not answer")
+    with suppress(TimeoutError):
+        async with asyncio.timeout(KILL_PATIENCE):
+            for worker in workers:
+                await worker.ended.wait()
     return pids
 
 
