@@ -89,10 +89,10 @@ class AppRollout:
                 change.new[pool].take_over(running.spec)     # a reload may have come between
                 change.plan = apps.fill(supervisor.plan, change.new)
                 try:
-                    failures = await self.put(change, range(len(supervisor.fleet.slots)))
+                    failures = await self.put(change, range(len(supervisor.fleet.slots)),
+                                              in_force=supervisor.running.keep)
                 except CANNOT_APPLY as error:
                     raise ControlError(422, str(error), "the old one goes on") from error
-                supervisor.running.keep()
         return {"pool": pool, "plan_version": supervisor.rollout.version,
                 "workers_failed": failures, **(apps.describe(pool) or {})}
 

@@ -304,6 +304,7 @@ class Running:
 
         def in_force() -> None:      # whoever reads the version reads what it stands for
             self.overlay, self._config = overlay, config
+            self.keep()
 
         try:
             await self._into_force(plan, overlay, in_force)
@@ -312,7 +313,6 @@ class Running:
                 await self._resize(before_workers)
             raise
         here.log.configure(plan.log)         # only its level can be another: no file is opened
-        self.keep()
         here.control.changed()
         self._tell(before)
 
@@ -367,6 +367,7 @@ class Running:
         def in_force() -> None:
             self._take(found, overlay, config)
             self.file_version = here.rollout.version
+            self.keep()
 
         with self._refusals():
             failures = await here.apps.put(change, range(len(here.fleet.slots)),
@@ -380,7 +381,6 @@ class Running:
             here.log.error("log.open_failed", message="the log goes on where it was",
                            path=plan.log.path, error=error.strerror)
         here.fleet.access.configure(plan.log, here.fleet.workers())
-        self.keep()
         await here.discovery.apply(found)
         here.log.info("reloaded", version=here.rollout.version,
                       listeners=len(plan.listeners), pools=len(plan.pools),
@@ -438,7 +438,11 @@ class Running:
         return {**self.overlay.export(), "file_version": self.file_version}
 
     def keep(self) -> None:
-        """Leaves what was changed behind for a supervisor that comes after us."""
+        """Leaves what was changed behind for a supervisor that comes after us.
+
+        Called in the moment in which it is in force, before anybody can have been told of it:
+        until all workers have answered, a supervisor may well be killed.
+        """
         here = self._supervisor
         try:
             kept.write(here.instance, self.overlay.export(), here.rollout.version)

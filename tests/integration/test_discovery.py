@@ -322,6 +322,30 @@ def test_discovery_goes_on_over_an_upgrade_and_a_killed_supervisor(box: Instance
     until(lambda: addresses(box) == [THREE], "an answer after the restart")
 
 
+@pytest.mark.parametrize("what", ["source", "operator"])
+def test_what_was_in_force_is_known_after_a_killed_supervisor_though_no_worker_had_answered(
+    box: Instance, what: str
+) -> None:
+    path = watching(box)
+    put(path, [ONE])
+    box.write()
+    box.start()
+    stopped = box.serving()[0]["pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    with ThreadPoolExecutor() as beside:
+        if what == "source":
+            put(path, [TWO])
+        else:        # who asks waits for the worker, and hears that the supervisor is gone
+            asked = beside.submit(box.admin.add, "main", {"address": TWO})
+        until(lambda: TWO in addresses(box), "what is in force")
+        box.kill_supervisor()
+        if what == "operator":
+            assert asked.exception() is not None
+    path.unlink()
+    box.start()
+    assert addresses(box) == ([TWO] if what == "source" else [ONE, TWO])
+
+
 def status(box: Instance) -> dict[str, Any]:
     """The status, or nothing between two supervisors."""
     try:
