@@ -22,7 +22,7 @@ from tests.support.load import (
 )
 
 RESET = struct.pack("ii", 1, 0)
-PATIENCE = 0.3
+PATIENCE = 0.3      # of loads that wait for what never comes
 
 
 def behave(conn: socket.socket, how: str) -> None:
@@ -58,27 +58,27 @@ def loaded(how: str) -> Report:
                 return report_of(closed, lambda: None)
         server.listen(0 if how == "never accept" else 64)
         if how == "never accept":
-            return report_of(server, lambda: None)
+            return report_of(server, lambda: None, PATIENCE)
         kept = []
 
         def accept() -> None:
             while select.select([server], [], [], 0)[0]:
                 conn = server.accept()[0]
                 kept.append(conn)
-                conn.settimeout(5)
+                conn.settimeout(20)
                 behave(conn, how)
 
         try:
-            return report_of(server, accept)
+            return report_of(server, accept, PATIENCE if how == "say nothing" else 20.0)
         finally:
             for conn in kept:
                 conn.close()
 
 
-def report_of(server: socket.socket, serve: object) -> Report:
+def report_of(server: socket.socket, serve: object, patience: float = 20.0) -> Report:
     """A short load on an address, of which ``serve`` is called again and again."""
     assert callable(serve)
-    load = Load(server.getsockname(), rate=200, patience=PATIENCE)
+    load = Load(server.getsockname(), rate=200, patience=patience)
 
     def enough() -> bool:
         serve()

@@ -105,7 +105,7 @@ def test_supervisor_killed_as_a_reload_adds_an_address_leaves_nobody_waiting_the
 
     def ask() -> bytes:
         with socket.socket(socket.AF_INET if kind == "tcp" else socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect(("127.0.0.1", port) if kind == "tcp" else path)
             client.sendall(b"hello")
             return client.recv(5, socket.MSG_WAITALL)

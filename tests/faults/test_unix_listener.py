@@ -43,7 +43,7 @@ class Talk:
 
     def _once(self) -> str:
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(5)
+            client.settimeout(60)
             try:
                 client.connect(self.path)
                 client.sendall(b"hello")
@@ -112,7 +112,7 @@ def test_killed_worker_loses_only_what_it_had_taken(lb: Instance, path: str) -> 
             fresh = []
             for _ in range(count):
                 sock = socket.socket(socket.AF_UNIX)
-                sock.settimeout(10)
+                sock.settimeout(60)
                 sock.connect(path)
                 fresh.append(sock)
             self.socks += fresh

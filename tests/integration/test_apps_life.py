@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.apps_lab import AppsLab, HttpLoad, apps_lab, lives
+from tests.support.instance import free_port
 from tests.support.lbcore_lab import eventually
 
 WSGI = 'wsgi = "wsgi_app:app"\nworkers = 2\n'
@@ -165,12 +166,12 @@ def test_an_application_that_keeps_ending_gets_no_traffic_until_it_is_mended(
 
 def test_lbcore_starts_beside_an_application_that_does_not(lab: AppsLab) -> None:
     lab.edit('VERSION = "one"', "VERSION = missing_name")
-    other = lab.side.backend("other")
+    other, port = lab.side.backend("other"), free_port()
     lab.app('wsgi = "wsgi_app:app"\nqueue_timeout = "100ms"',
-            f'[[listener]]\nname = "o"\nbind = "127.0.0.1:{lab.port + 1}"\npool = "other"\n'
+            f'[[listener]]\nname = "o"\nbind = "127.0.0.1:{port}"\npool = "other"\n'
             f'[pool.other]\nbackends = ["{other}"]')
     lab.start()
-    with lab.connect(lab.port + 1) as sock:
+    with lab.connect(port) as sock:
         assert sock.recv(6) == b"other\n"
     assert lab.exchange()[0] == 503
     assert "missing_name" in lab.application()["servers"][0]["error"]

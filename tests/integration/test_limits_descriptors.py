@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from lbcore._scoreboard import BackendState
-from tests.support.relay_lab import Lab, block, close_all, pool, read_exactly, until
+from tests.support.relay_lab import PATIENCE, Lab, block, close_all, pool, read_exactly, until
 
 LIMIT = 200
 
@@ -25,13 +25,13 @@ def lab() -> Iterator[Lab]:
 def logged(lab: Lab, count: int = 0) -> list[str]:
     """Events that the worker sends for the log: the next so many, or those there are already."""
     events: list[str] = []
-    lab.worker.control.settimeout(10 if count else 0)
+    lab.worker.control.settimeout(PATIENCE if count else 0)
     with contextlib.suppress(BlockingIOError):
         while not count or len(events) < count:
             message = lab.worker.receive()
             assert message["op"] == "log"
             events.append(message["event"])
-    lab.worker.control.settimeout(10)
+    lab.worker.control.settimeout(PATIENCE)
     return events
 
 

@@ -197,6 +197,27 @@ def test_worker_count_follows_the_file_only_when_the_file_says_something_new(lab
     assert len(lab.workers()) == 3
 
 
+def test_reload_says_what_needs_a_restart_for_as_long_as_it_is_not_in_force(lab: Lab) -> None:
+    one = lab.side.backend("one")
+    others = [f'pid_file = "{lab.directory}/{name}.pid"' for name in ("first", "second")]
+    lab.write([one], lbcore=others[0])
+    lab.start()
+    assert lab.client.reload()["needs_restart"] == []
+    lab.write([one], lbcore=others[1])
+    for _ in range(2):
+        assert lab.client.reload()["needs_restart"] == ["pid_file"]
+    lab.command("upgrade")
+    assert lab.client.reload()["needs_restart"] == ["pid_file"]
+    lab.write([one], lbcore=others[0])
+    assert lab.client.reload()["needs_restart"] == []
+    text = lab.config.read_text()
+    lab.config.write_text(text.replace("admin.sock", "another.sock"))
+    assert lab.client.reload()["needs_restart"] == ["admin"]
+    lab.config.write_text(text)
+    assert lab.client.reload()["needs_restart"] == []
+    assert len(lab.run.logged("reload.needs_restart")) == 4
+
+
 def test_drain_takes_a_backend_out_and_outlives_a_reload(lab: Lab) -> None:
     one, two = lab.side.backend("one"), lab.side.backend("two")
     lab.write([one, two])

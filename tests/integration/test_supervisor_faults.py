@@ -111,7 +111,7 @@ def test_takeover_after_a_worker_died_too_loses_nothing_later(lab: Lab) -> None:
     dead = [p for p in lab.processes() if "--slot=1" in p.cmdline()]
     assert len(dead) == 1
     dead[0].kill()
-    psutil.wait_procs(dead, timeout=5)
+    psutil.wait_procs(dead, timeout=60)
     second = lab.start()
     second.wait_for("worker.draining", count=2)
     load = Load(lab)

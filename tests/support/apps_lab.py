@@ -175,7 +175,7 @@ class HttpLoad:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 try:
-                    async with asyncio.timeout(15):
+                    async with asyncio.timeout(PATIENCE):
                         await self._exchanges(reader, writer)
                 finally:
                     writer.close()

@@ -40,7 +40,7 @@ class CheckedBackend:
             except OSError:
                 return
             with peer:
-                peer.settimeout(5)
+                peer.settimeout(20)
                 try:
                     peer.recv(4096)
                     peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"

@@ -72,7 +72,7 @@ class Backends:
     def close(self) -> None:
         """Ends the process."""
         with contextlib.suppress(OSError):
-            self._process.communicate(timeout=10)
+            self._process.communicate(timeout=60)
 
     def _tell(self, do: str, **more: Any) -> str:
         assert self._process.stdin and self._process.stdout

@@ -57,7 +57,7 @@ class HttpLoad(Steered[Report]):
     """
 
     def __init__(self, address: tuple[str, int], *, kinds: Sequence[str] = KINDS, each: int = 3,
-                 pause: float = 0.02, path: str = "/echo", patience: float = 20.0) -> None:
+                 pause: float = 0.02, path: str = "/echo", patience: float = 60.0) -> None:
         super().__init__("tests.support.http_load", {
             "address": address, "kinds": kinds, "each": each, "pause": pause, "path": path,
             "patience": patience}, Report)

@@ -8,6 +8,8 @@ that a test can ask what is left and cleaning up misses nothing.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import functools
 import itertools
 import json
 import os
@@ -34,12 +36,11 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0              # seconds until what must happen is held to have failed
 MARK = "LBCORE_TEST_INSTANCE"
 PORTS = range(15_000, 30_000)    # below those that the kernel gives to outgoing connections
-# Between choosing a port and listening on it there is time for another process of the same tests
-# to choose it too, and then one asks the other's lbcore. So each has ports of its own, and each of
-# those comes again after all the others.
-_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_OWN = PORTS[_PROCESS::int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
-_NEXT = itertools.cycle(random.sample(_OWN, len(_OWN)))
+# Between choosing a port and listening on it there is time for another process of tests to choose
+# it too, and then one asks the other's lbcore. So a port belongs to the process that has its byte
+# of this file locked, until that ends, and there comes again after all the others.
+TAKEN = Path(tempfile.gettempdir()) / "lbcore-test-ports"
+_NEXT = itertools.cycle(random.sample(PORTS, len(PORTS)))
 # Puts descriptors where sd_listen_fds(3) looks for them, in the process that lbcore then is.
 PASS_ON = """
 import fcntl, os, sys
@@ -69,8 +70,18 @@ def free_port() -> int:
     while True:
         port = next(_NEXT)
         with socket.socket() as sock, contextlib.suppress(OSError):
+            fcntl.lockf(_taken(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
             sock.bind(("127.0.0.1", port))
             return port
+
+
+@functools.cache
+def _taken() -> int:
+    """The file of locks: open once, because closing it anywhere in the process ends them all."""
+    with contextlib.suppress(OSError):      # another user's, which all may write
+        os.close(os.open(TAKEN, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666))
+        TAKEN.chmod(0o666)
+    return os.open(TAKEN, os.O_RDWR | os.O_CLOEXEC)
 
 
 def resident(pid: int) -> int:

@@ -301,7 +301,7 @@ class Load:
     async def _client(self) -> None:
         while not self._stop:
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(PATIENCE):
                     await self._once()
                 self.done += 1
             except (OSError, EOFError) as error:

@@ -26,7 +26,7 @@ from pathlib import Path
 from tests.support.instance import free_port
 from tests.support.pages import ROOT, Block, Command
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 MARK = "LBCORE_TEST_PAGE"
 ADDRESS = re.compile(
     r"(?:127(?:\.\d+){3}|localhost|0\.0\.0\.0|\[::1?\]|\*):(\d{2,5})\b|--port[ =](\d+)"

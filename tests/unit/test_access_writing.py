@@ -24,7 +24,7 @@ from lbcore._access import AccessFormat, AccessLog
 JSON = AccessFormat.ACCESS_JSON
 RECORD: dict[str, Any] = {"listener": b"web", "method": b"GET", "target": b"/" + b"x" * 100,
                           "client": (bytes([127, 0, 0, 1]), 1)}
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 def opened(path: Path) -> int:

@@ -161,14 +161,15 @@ def test_another_plan_with_the_same_users_costs_nothing(auth: Auth) -> None:
 
 def test_a_name_that_does_not_exist_costs_what_one_that_exists_costs() -> None:
     auth = Auth([(b"ann", hashed(b"open sesame", b"$6$rounds=20000$pepper$"))])
-    spent = {}
-    for name in (b"ann", b"eve"):
-        began = time.thread_time()
-        for turn in range(5):
+    spent: dict[bytes, list[float]] = {b"ann": [], b"eve": []}
+    for turn in range(5):
+        for name, each in spent.items():
+            began = time.thread_time()
             assert auth.check(basic(name, b"wrong %d" % turn), 1) == NO
-        spent[name] = time.thread_time() - began
+            each.append(time.thread_time() - began)
     assert auth.computed == 10
-    assert 0.5 < spent[b"ann"] / spent[b"eve"] < 2
+    # Of each the quickest: a busy machine makes some of them slower.
+    assert 0.5 < min(spent[b"ann"]) / min(spent[b"eve"]) < 2
 
 
 # ---- guessing ----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import time
 from dataclasses import replace
 
 import pytest
@@ -137,13 +136,10 @@ async def test_overridden_weight_rebuilds_the_table_of_a_consistent_pool() -> No
 async def test_loop_goes_on_while_large_tables_are_built() -> None:
     """A heartbeat that is not read for long would look like a hung worker."""
     plan = plan_of(*(backend(f"b{n}") for n in range(1000)), balance="consistent")
-    alone = time.perf_counter()
-    await image.tables(plan, {})
-    alone = time.perf_counter() - alone
     building = asyncio.ensure_future(image.tables(plan, {}))
     turns = 0
     while not building.done():
-        await asyncio.sleep(alone / 50)
+        await asyncio.sleep(0.001)
         turns += 1
     assert len(building.result()["web"][0]) == 2 * MAGLEV_LARGE_SIZE
     assert turns > 5
