@@ -359,7 +359,7 @@ class Running:
         plan = with_demo_backends(plan, here.instance.runtime_dir)
         old, plan = here.plan, here.apps.apps.fill(plan, change.new)
         change.plan = plan
-        waiting = changes_that_wait(old, plan)
+        waiting = changes_that_wait(here.instance, plan)
         for key in waiting:
             here.log.warning("reload.needs_restart", message="stays as it was until a restart",
                              key=key)

@@ -18,10 +18,8 @@ from lbcore.config.load import Source, check_tables, read_tables
 from lbcore.config.load import read_text as text_of
 from lbcore.config.plan import Plan
 from lbcore.supervisor.fleet import Settings
+from lbcore.supervisor.instance import Instance
 from lbcore.supervisor.worker import Identity
-
-# What only a new start can change: the admin address identifies the running instance.
-FIXED = ("admin", "pid_file")
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,14 @@ def settings_of(plan: Plan) -> Settings:
     return Settings(_identity(plan), tuple(cpus), plan.drain_timeout_ms, plan.hang_timeout_ms)
 
 
-def changes_that_wait(old: Plan, new: Plan) -> list[str]:
-    """Keys that differ and that a running instance cannot change."""
-    return [key for key in FIXED if getattr(old, key) != getattr(new, key)]
+def changes_that_wait(instance: Instance, plan: Plan) -> list[str]:
+    """Keys of a plan that only a new start puts into force: the instance goes on with others.
+
+    Its admin address identifies it, and its pid file names it.
+    """
+    pid_file = Path(plan.pid_file) if plan.pid_file else None
+    return [key for key, same in (("admin", instance.admin == plan.admin),
+                                  ("pid_file", instance.pid_file == pid_file)) if not same]
 
 
 def _identity(plan: Plan) -> Identity:
