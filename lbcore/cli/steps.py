@@ -2,7 +2,8 @@
 
 On a terminal it is one line that changes; for a pipe or a file a line for each step, without what
 an application prints: the log has it, and an error its end. It comes from the instance's own
-events. An instance that tells none, or stops telling, is no reason to fail.
+events. An instance that tells none, or stops telling, is no reason to fail. What is wrong with a
+configuration is no step either: the command says it at its end, for people and for programs.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 CHATTER = "app.output"
+PROBLEM = "config.problem"
 SPINNER = 2                  # cells before the line of a terminal
 AGAIN = 0.2                  # seconds between attempts to hear an instance that is being replaced
 
@@ -31,6 +33,7 @@ class Steps:
     """Where steps are told. ``now`` is for what changes while waiting for one thing.
 
     ``pool``: events of other pools are no steps; "" is all. ``terse``: nor is ``CHATTER``.
+    ``PROBLEM`` never is.
     """
 
     def __init__(self, show: Callable[[str], None], pool: str = "", *, terse: bool = False) -> None:
@@ -48,7 +51,8 @@ class Steps:
     def event(self, event: Json) -> None:
         """Tells of an event, if it is a step."""
         elsewhere = self._pool and (event.get("fields") or {}).get("pool") != self._pool
-        silent = event["level"] == "debug" or (self._terse and event["event"] == CHATTER)
+        silent = (event["level"] == "debug" or event["event"] == PROBLEM
+                  or (self._terse and event["event"] == CHATTER))
         if not elsewhere and not silent:
             self._show(sentence(event))
 

@@ -159,7 +159,8 @@ def test_steps_of_a_pool_are_its_own_and_in_a_pipe_not_what_it_prints() -> None:
 
     happened = [event("app.started", "web"), event("app.output", "web"),
                 event("app.ready", "web", "debug"), event("backend.state", "other"),
-                event("app.replaced", "web"), {"event": "reloaded", "level": "info"}]
+                event("app.replaced", "web"), {"event": "reloaded", "level": "info"},
+                event("config.problem", "web", "error")]     # which the command prints itself
     told: dict[bool, list[str]] = {True: [], False: []}
     for terse, lines in told.items():
         steps = Steps(lines.append, "web", terse=terse)
