@@ -155,7 +155,7 @@ class Control(Protocol):
     async def reload(self, expect: int | None = None) -> Json:
         """Reads the file again and puts it into force, with the changes that still apply.
 
-        ``{"plan_version", "workers_failed", "needs_restart", "dropped"}``.
+        ``{"plan_version", "workers_failed", "needs_restart", "not_in_force", "dropped"}``.
         """
 
     async def restart(self, pool: str) -> Json:

@@ -361,6 +361,8 @@ class Reloaded(Versioned):
 
     workers_failed: list[str] = Field([], description="What went wrong in single workers.")
     needs_restart: list[str] = Field([], description="Keys that only a new start can change.")
+    not_in_force: list[str] = Field(
+        [], description="Keys of the file that could not be put into force, and why.")
     dropped: list[Difference] = Field(
         [], description="Changes at run time that no longer apply, and ended.")
 

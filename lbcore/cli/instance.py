@@ -76,6 +76,7 @@ def reloaded(said: Json) -> list[str]:
     """What a reload could not do, or ended, in lines."""
     return [
         *(f"needs a restart to change: {key}" for key in said["needs_restart"]),
+        *(f"could not be put into force: {why}" for why in said.get("not_in_force", ())),
         *(f"was replaced: {failure}" for failure in said["workers_failed"]),
         *(f"has ended, it no longer applies: {where(change)} {change['op']}"
           for change in said["dropped"]),

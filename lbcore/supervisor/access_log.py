@@ -59,14 +59,20 @@ class AccessLog:
         self.path, self.format = plan.access, plan.access_format
         self._edition += 1
 
-    def configure(self, plan: LogPlan, workers: Iterable[Worker]) -> None:
-        """Takes over a new plan and tells the workers. What cannot be opened stays as it was."""
+    def configure(self, plan: LogPlan, workers: Iterable[Worker]) -> str:
+        """Takes over a new plan and tells the workers.
+
+        What cannot be opened stays as it was: returns why, "" if all is well.
+        """
+        why = ""
         try:
             self.open(plan)
         except OSError as error:
             self.log.error("access_log.open_failed", message="it goes on where it was",
                            path=plan.access, error=error.strerror)
+            why = f"{plan.access} cannot be opened: {error.strerror}"
         self._tell(workers)
+        return why
 
     def reopen(self, workers: Iterable[Worker]) -> None:
         """After rotation: a new file under the old name, for every worker that lives."""

@@ -153,7 +153,10 @@ class Running:
             edit = Edit(self.overlay, self.found.tables)
             edit.setting("workers", count)
             await self._put(edit.done())
-            return self._supervisor.workers_wanted
+            here = self._supervisor
+            if here.plan.workers != here.workers_wanted:     # as a reload could not have it
+                await self._resize(here.plan.workers)
+            return here.workers_wanted
 
     async def set_source(self, pool: str, backends: Sequence[Table | str], source: str) -> None:
         """What a discovery source has found for a pool.
@@ -357,7 +360,7 @@ class Running:
         overlay = self._with_first(first)
         plan, config, overlay, dropped = await aside("changes", partial(fitting, found, overlay))
         plan = with_demo_backends(plan, here.instance.runtime_dir)
-        old, plan = here.plan, here.apps.apps.fill(plan, change.new)
+        plan = here.apps.apps.fill(plan, change.new)
         change.plan = plan
         waiting = changes_that_wait(here.instance, plan)
         for key in waiting:
@@ -375,22 +378,31 @@ class Running:
         here.control.changed()
         self._tell_dropped(dropped)
         here.use_settings(plan)
+        missed: list[str] = []      # what of the file is not in force, and why
         try:
             here.log.configure(plan.log)
         except OSError as error:
             here.log.error("log.open_failed", message="the log goes on where it was",
                            path=plan.log.path, error=error.strerror)
-        here.fleet.access.configure(plan.log, here.fleet.workers())
+            missed.append(f"log: {plan.log.path} cannot be opened: {error.strerror}")
+        if why := here.fleet.access.configure(plan.log, here.fleet.workers()):
+            missed.append(f"log.access: {why}")
         await here.discovery.apply(found)
         here.log.info("reloaded", version=here.rollout.version,
                       listeners=len(plan.listeners), pools=len(plan.pools),
                       backends=len(here.rollout.backends.live))
-        wanted = plan.workers if plan.workers != old.workers else here.workers_wanted
-        if wanted != len(here.fleet.slots):
-            await self._resize(wanted)
+        if plan.workers != len(here.fleet.slots):
+            try:
+                await self._resize(plan.workers)
+            except ControlError as error:    # all else is in force
+                here.log.error("resize.failed", message=error.message, wanted=plan.workers,
+                               workers=here.workers_wanted)
+                missed.append(f"lbcore.workers: {here.workers_wanted} go on, not "
+                                   f"{plan.workers}: {error.message}")
         garbage.spare(len(here.rollout.backends.live))
         return {"plan_version": here.rollout.version, "workers_failed": failures,
-                "needs_restart": waiting, "dropped": [one.as_json() for one, _ in dropped]}
+                "needs_restart": waiting, "not_in_force": missed,
+                "dropped": [one.as_json() for one, _ in dropped]}
 
     async def _resize(self, count: int) -> None:
         here = self._supervisor

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lbcore.admin.calls import AdminError
 from tests.support.lbcore_lab import Lab, Load, echoes, eventually, first_line, running_lab
 
 
@@ -291,6 +292,33 @@ def test_old_worker_goes_on_in_a_slot_where_the_new_one_does_not_start(lab: Lab)
     assert lab.workers()[1]["pid"] != before[1]["pid"]
     load.stop()
     assert load.failures == []
+
+
+def test_reload_that_cannot_have_more_workers_says_so_and_what_is_in_force(lab: Lab) -> None:
+    package = lab.install()
+    lab.write([lab.side.backend("one")])
+    lab.start()
+    edit(package / "worker.py", "def main(", "if '--slot=1' in sys.argv: sys.exit(3)\ndef main(")
+    lab.write([lab.side.backend("two")], workers=2)
+    lab.config.write_text(lab.config.read_text().replace(
+        "[log]\n", f'[log]\naccess = "{lab.directory}/no/such/place"\n'))
+    for _ in range(2):       # and no file is better the second time
+        done = lab.command("reload")
+        assert "is in force" in done.stdout
+        assert "could not be put into force: lbcore.workers: 1 go on, not 2: " in done.stdout
+        assert "could not be put into force: log.access: " in done.stdout
+        with lab.connect() as client:
+            assert first_line(client) == "two"
+        assert lab.client.status()["workers_wanted"] == 1
+    assert not lab.run.logged("reload.failed")
+    with pytest.raises(AdminError, match="cannot change the number of workers"):
+        lab.client.workers(2)
+    lab.command("drain", "main/" + lab.client.status()["pools"][0]["backends"][0]["name"])
+    edit(package / "worker.py", "if '--slot=1' in sys.argv", "if False")
+    assert lab.client.workers(None)["workers"] == 2
+    lab.client.workers(1)
+    assert lab.client.workers(None)["workers"] == 2
+    assert len(lab.workers()) == 2
 
 
 def test_worker_that_cannot_start_any_more_is_tried_ever_more_slowly(lab: Lab) -> None:

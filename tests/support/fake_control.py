@@ -341,7 +341,7 @@ class FakeControl:
         self._rise()
         self.say("info", "reloaded", version=self._version)
         return {"plan_version": self._version, "workers_failed": [], "needs_restart": [],
-                "dropped": []}
+                "not_in_force": [], "dropped": []}
 
     async def restart(self, pool: str) -> Json:
         self.asked.append(("restart", pool))

@@ -202,6 +202,7 @@ export class Actions {
         const words = `The file is in force, as plan ${done.plan_version}`;
         const notes = [
           ...done.needs_restart.map((key) => ["Needs a restart of lbcore to change: ", key]),
+          ...(done.not_in_force ?? []).map((why) => ["Could not be put into force: ", why]),
           ...done.workers_failed.map((why) => ["A worker was replaced: ", why]),
           ...done.dropped.map((change) => ["No longer applies, and has ended: ", described(change)]),
         ];
