@@ -10,8 +10,8 @@ from lbcore.admin import ControlError
 from lbcore.supervisor.apps import Apps, Change
 from lbcore.supervisor.apps_spec import AppError
 from lbcore.supervisor.apps_watch import Watcher
-from lbcore.supervisor.image import ResolveError
-from lbcore.supervisor.rollout import OrderBook
+from lbcore.supervisor.image import Answers, ResolveError
+from lbcore.supervisor.rollout import NOTHING_ASKED, OrderBook
 from lbcore.supervisor.sockets import BindError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class AppRollout:
 
     async def put(
         self, change: Change, slots: range, *, tell: bool = True, orders: OrderBook | None = None,
-        names_again: bool = True, in_force: Callable[[], None] | None = None,
+        answers: Answers = NOTHING_ASKED, in_force: Callable[[], None] | None = None,
     ) -> list[str]:
         """Puts the plan of a change into force, as ``Rollout.apply`` does, and what it replaces
         to rest. Raises as that does, and then nothing has changed."""
@@ -52,7 +52,7 @@ class AppRollout:
                            for pool in rollout.plan.pools)
         try:
             failures = await rollout.apply(change.plan, slots, tell=tell, orders=orders,
-                                           names_again=names_again, in_force=in_force)
+                                           answers=answers, in_force=in_force)
         except BaseException:
             await self.apps.abandon(change)
             raise

@@ -188,6 +188,7 @@ class SupervisorControl:
 
         def edit(work: Edit) -> None:
             work.replace(pool, tables)
+            before.clear()           # an edit is made once more after names were looked up
             before.update(listed())
 
         await self._change(edit, expect)

@@ -15,11 +15,12 @@ from lbcore._tables import ketama_ring, maglev_table
 from lbcore.config.plan import Address, BackendPlan, Plan, PoolPlan
 from lbcore.health import Member, PoolRows
 from lbcore.supervisor.aside import aside
-from lbcore.supervisor.resolver import addresses
+from lbcore.supervisor.resolver import Answer, addresses
 from lbcore.supervisor.rows import Key
 
 RESOLVE_TIMEOUT = 10.0
 Weights = Mapping[tuple[str, str], int]      # (pool, backend) -> weight set by an operator
+Answers = Mapping[str, Answer]               # by host name
 Tables = Mapping[str, tuple[bytes, bytes]]   # pool -> its tables of primaries and of backups
 
 
@@ -78,21 +79,35 @@ def hosts(plan: Plan) -> list[str]:
                    if b.address.host and not _numeric(b.address.host)})
 
 
-async def resolve(plan: Plan, known: Mapping[str, str], *, again: bool = True) -> Names:
+async def ask(names: Sequence[str]) -> Answers:
+    """What the resolver says of host names. Takes up to 10 s, longer for more than 32 dead ones."""
+    return await addresses(list(names), RESOLVE_TIMEOUT)
+
+
+def unasked(plan: Plan, known: Mapping[str, str], answers: Answers) -> list[str]:
+    """The host names of a plan that have no known address, and that nobody has asked for."""
+    return [host for host in hosts(plan) if host not in known and host not in answers]
+
+
+def choose(plan: Plan, known: Mapping[str, str], answers: Answers) -> Names:
     """Numeric addresses of all host names among the backends of a plan, one each.
 
-    ``known`` are addresses found earlier. One that is still among a name's addresses stays, and so
-    does that of a name that cannot be resolved just now: resolvers answer in an order that
-    changes, and are away at times. Unless ``again``, names with a known address are not asked
-    for. Raises ResolveError naming every host that has none.
+    ``known`` are the addresses in force. One that is still among a name's addresses stays, and so
+    does that of a name that cannot be resolved just now, or was not asked for: resolvers answer in
+    an order that changes, and are away at times. Raises ResolveError naming every host that has
+    none.
     """
-    wanted = hosts(plan)
-    names = {} if again else {host: known[host] for host in wanted if host in known}
+    names: dict[str, str] = {}
     failed: dict[str, str] = {}
     several: dict[str, list[str]] = {}
-    asked = [host for host in wanted if host not in names]
-    for host, answer in (await addresses(asked, RESOLVE_TIMEOUT)).items():
-        if isinstance(answer, Exception):
+    for host in hosts(plan):
+        answer = answers.get(host)
+        if answer is None:
+            if host in known:
+                names[host] = known[host]
+            else:
+                failed[host] = "nobody has asked for it"
+        elif isinstance(answer, Exception):
             failed[host] = getattr(answer, "strerror", None) or str(answer) or "no answer in time"
             if host in known:
                 names[host] = known[host]

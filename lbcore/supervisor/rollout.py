@@ -33,6 +33,7 @@ ROW_HOLD = 15.0
 # Exchanges are counted when they end. One that takes longer after its route has left the plan (a
 # tunnel, most likely) may be counted on the route that has the row then.
 ROUTE_HOLD = 600.0
+NOTHING_ASKED: image.Answers = {}
 OrderBook = Mapping[tuple[str, str], Orders]
 LEAK_SIGHTINGS = 10          # the same difference, seconds apart, is no connection in between
 
@@ -84,20 +85,20 @@ class Rollout:
 
     async def apply(
         self, plan: Plan, slots: range, *, tell: bool = True, orders: OrderBook | None = None,
-        names_again: bool = True, in_force: Callable[[], None] | None = None,
+        answers: image.Answers = NOTHING_ASKED, in_force: Callable[[], None] | None = None,
     ) -> list[str]:
         """Puts a plan into force, for workers in these slots.
 
         Returns what went wrong in single workers. With ``tell`` false, workers keep the plan
         they have: the caller replaces them. ``orders`` are what an operator wants from now on,
-        without any what was wanted before. ``names_again`` asks for the addresses of all names,
-        not only of new ones. ``in_force`` is called at the moment the plan is, with its version:
-        workers hear of it after that. Raises ResolveError, BindError, ValueError or OSError, and
-        then nothing has changed.
+        without any what was wanted before. ``answers`` are what the resolver has said of names,
+        of new ones at least: nobody is asked here, where others wait. ``in_force`` is called at
+        the moment the plan is, with its version: workers hear of it after that. Raises
+        ResolveError, BindError, ValueError or OSError, and then nothing has changed.
         """
         orders = self.orders if orders is None else orders
         weights = {key: order.weight for key, order in orders.items() if order.weight is not None}
-        names = await image.resolve(plan, self.resolved, again=names_again)
+        names = image.choose(plan, self.resolved, answers)
         resolved = names.addresses
         tables = await image.tables(plan, weights)
         rows = image.Rows(

@@ -8,7 +8,8 @@ outlives a supervisor that is killed. docs/internals/life-of-a-change.md tells t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from lbcore._scoreboard import CAPACITY
 from lbcore.admin import ControlError
 from lbcore.config import Config, ConfigError
 from lbcore.config.plan import Plan
-from lbcore.supervisor import absences, garbage, kept, resize
+from lbcore.supervisor import absences, garbage, image, kept, resize
 from lbcore.supervisor.absences import Absences
 from lbcore.supervisor.apps import Change as AppChange
 from lbcore.supervisor.apps_spec import AppError
@@ -36,7 +37,8 @@ from lbcore.supervisor.demo import with_demo_backends
 from lbcore.supervisor.edits import Edit
 from lbcore.supervisor.fitting import Dropped, compiled, fitting
 from lbcore.supervisor.fleet import LaunchError
-from lbcore.supervisor.image import ResolveError
+from lbcore.supervisor.image import Answers, ResolveError
+from lbcore.supervisor.resolver import Answer
 from lbcore.supervisor.rows import NoRowFree
 from lbcore.supervisor.settings import Read, changes_that_wait, read, settings_of
 from lbcore.supervisor.sockets import BindError
@@ -52,6 +54,14 @@ ROOM_SOON = "nothing has changed; try again in a moment"
 CANNOT_APPLY = (AppError, ResolveError, BindError, LookupError, ValueError, OSError)
 
 
+class NewNames(Exception):
+    """A turn is left to look these host names up, and taken again."""
+
+    def __init__(self, hosts: Sequence[str]) -> None:
+        super().__init__(", ".join(hosts))
+        self.hosts = hosts
+
+
 class Running:
     """The configuration in force. Those who change it take turns by ``Supervisor.changing``."""
 
@@ -62,6 +72,7 @@ class Running:
         # What was made last, and of what: orders to a backend need no other plan.
         self._last: tuple[object, Plan, Config] | None = None
         self._absences = Absences()
+        self._asking: set[asyncio.Future[Answers]] = set()       # of the resolver
         self.overlay = Overlay()
         self.file_version = 0                # with which the file came into force
 
@@ -123,25 +134,29 @@ class Running:
 
         Then nothing has changed.
         """
-        async with self._turn(expect):
+        async def made(answers: Answers) -> T:
             plan = self._supervisor.plan
             own = {pool.name: [f"demo-{number}" for number in range(1, pool.demo + 1)]
                    + list(pool.app.names if pool.app else ()) for pool in plan.pools}
             work = Edit(self.overlay, self.found.tables, own,
                         [pool.name for pool in plan.pools if pool.app])
             answer = edit(work)
-            await self._put(work.done())
+            await self._put(work.done(), answers)
             return answer
+
+        return await self._in_turn(expect, made)
 
     async def forget(self, pool: str | None, expect: int | None) -> int:
         """Back to the file; returns how many differences that ended. Raises ControlError."""
-        async with self._turn(expect):
+        async def forgotten(answers: Answers) -> int:
             if pool is not None and pool not in self.found.tables.get("pool", {}):
                 raise ControlError(404, f"there is no pool {pool!r}", "`lbcore status` lists them")
             overlay = self.overlay.forget(pool)
             ended = len(self.overlay.changes) - len(overlay.changes)
-            await self._put(overlay)
+            await self._put(overlay, answers)
             return ended
+
+        return await self._in_turn(expect, forgotten)
 
     async def set_workers(self, wanted: Callable[[], int | None], expect: int | None) -> int:
         """Another number of workers; None is what the file says. Raises ControlError."""
@@ -152,7 +167,7 @@ class Running:
                                    f"from 1 to {MAX_WORKERS}")
             edit = Edit(self.overlay, self.found.tables)
             edit.setting("workers", count)
-            await self._put(edit.done())
+            await self._put(edit.done(), {})
             here = self._supervisor
             if here.plan.workers != here.workers_wanted:     # as a reload could not have it
                 await self._resize(here.plan.workers)
@@ -165,7 +180,7 @@ class Running:
         the pool's backends come from. What an operator has changed lies over it, as far as it
         applies. Raises ControlError, and then nothing has changed.
         """
-        async with self._turn(None, ours=True):
+        async def taken(answers: Answers) -> None:
             tables = self.found.tables
             if pool not in tables.get("pool", {}):
                 raise ControlError(404, f"there is no pool {pool!r}")
@@ -180,7 +195,7 @@ class Running:
             fits = not doubtful or bool(overlay.backends(tables, pool))
             if fits:
                 try:
-                    await self._put(overlay)
+                    await self._put(overlay, answers)
                 except ControlError as error:
                     if not doubtful or not error.problems:   # it may be the machine, just now
                         raise
@@ -189,10 +204,12 @@ class Running:
                 dropped += [(overlay.changes[key], "it does not go with what the source has found")
                             for key in doubtful]
                 overlay = overlay.without(doubtful)
-                await self._put(overlay)
+                await self._put(overlay, answers)
             self._tell_dropped(dropped)
             self._absences.note(overlay, pool, {
                 name_of(one) for one in overlay.backends(tables, pool)})
+
+        await self._in_turn(None, taken, ours=True)
 
     async def reload(self, expect: int | None) -> Json:
         """Reads the file again and puts it into force, with the changes that still apply.
@@ -222,17 +239,70 @@ class Running:
             plan = with_demo_backends(plan, here.instance.runtime_dir)
             here.rollout.look_at_host(plan, found.source)
             settings_of(plan)
-            # Not in turn with other changes: an application may take its time.
+            # Not in turn with other changes: a resolver or an application may take its time.
+            answers = await self._asked(image.hosts(plan))
+            image.choose(plan, here.rollout.resolved, answers)
             change = await here.apps.apps.prepare(plan)
-        async with here.apps.turn_of(change):
+        while True:
+            async with here.apps.turn_of(change):
+                try:
+                    self._refuse(expect)
+                except ControlError:
+                    await here.apps.apps.abandon(change)
+                    raise
+                try:
+                    return await self._reloaded(found, change, first, answers)
+                except NewNames as new:  # what was changed meanwhile brings them
+                    names = new.hosts
             try:
-                self._refuse(expect)
-            except ControlError:
+                answers |= await self._asked(names)
+            except BaseException:
                 await here.apps.apps.abandon(change)
                 raise
-            return await self._reloaded(found, change, first)
+
+    def interrupt(self) -> None:
+        """Nobody waits for a resolver any more: lbcore ends, or an upgrade takes over."""
+        for asking in self._asking:
+            asking.cancel()
 
     # -- inside
+
+    async def _in_turn(
+        self, expect: int | None, work: Callable[[Answers], Awaitable[T]], *, ours: bool = False,
+    ) -> T:
+        """Does work in a turn, and once more when it had to be left to look names up.
+
+        A resolver may take seconds, in which others change something: then the work is done on
+        what they have left, and refused if that is not what was expected. Raises ControlError.
+        """
+        answers: dict[str, Answer] = {}
+        while True:
+            try:
+                async with self._turn(expect, ours=ours):
+                    return await work(answers)
+            except NewNames as new:
+                answers |= await self._asked(new.hosts)
+
+    async def _asked(self, hosts: Sequence[str]) -> dict[str, Answer]:
+        """What the resolver says, asked while nobody waits for a turn. Raises ControlError."""
+        here = self._supervisor
+        if here.stopping or here.leaving:
+            raise ControlError(409, here.closed)
+        asking = asyncio.ensure_future(image.ask(hosts))
+        self._asking.add(asking)
+        try:
+            await asyncio.wait([asking])
+        finally:
+            asking.cancel()
+            self._asking.discard(asking)
+        if asking.cancelled():
+            raise ControlError(409, here.closed)
+        return dict(asking.result())
+
+    def _names_in(self, plan: Plan, answers: Answers) -> None:
+        """Raises NewNames when a plan has any that are not known."""
+        if new := image.unasked(plan, self._supervisor.rollout.resolved, answers):
+            raise NewNames(new)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -292,14 +362,15 @@ class Running:
             self._refuse(expect, ours=ours)
             yield
 
-    async def _put(self, overlay: Overlay) -> None:
-        """Puts an overlay into force over the same file. Raises ControlError."""
+    async def _put(self, overlay: Overlay, answers: Answers) -> None:
+        """Puts an overlay into force over the same file. Raises ControlError or NewNames."""
         here = self._supervisor
         if overlay == self.overlay:
             return
         with self._refused_change():
             plan, config = await self._compiled(overlay)
             plan = here.apps.apps.fill(with_demo_backends(plan, here.instance.runtime_dir))
+        self._names_in(plan, answers)
         before_workers = here.workers_wanted
         if plan.workers != here.plan.workers:
             await self._resize(plan.workers)
@@ -310,7 +381,7 @@ class Running:
             self.keep()
 
         try:
-            await self._into_force(plan, overlay, in_force)
+            await self._into_force(plan, overlay, answers, in_force)
         except ControlError:
             if here.workers_wanted != before_workers:
                 await self._resize(before_workers)
@@ -335,7 +406,7 @@ class Running:
         return self._last[1], self._last[2]
 
     async def _into_force(
-        self, plan: Plan, overlay: Overlay, in_force: Callable[[], None]
+        self, plan: Plan, overlay: Overlay, answers: Answers, in_force: Callable[[], None]
     ) -> None:
         here = self._supervisor
         orders = overlay.orders()
@@ -345,22 +416,23 @@ class Running:
             return
         with self._refused_change():
             await here.apps.put(AppChange(plan, {}), range(len(here.fleet.slots)), orders=orders,
-                                names_again=False, in_force=in_force)
+                                answers=answers, in_force=in_force)
 
     def _with_first(self, first: Mapping[str, Found]) -> Overlay:
         """What was changed, with what sources have said for a file that is not in force yet."""
         return replace(self.overlay, found={**self.overlay.found, **first})
 
     async def _reloaded(
-        self, found: Read, change: AppChange, first: Mapping[str, Found]
+        self, found: Read, change: AppChange, first: Mapping[str, Found], answers: Answers
     ) -> Json:
-        """Puts what was read into force, with its applications. Raises ControlError."""
+        """Puts what was read into force, with its applications. Raises ControlError or NewNames."""
         here = self._supervisor
         # Something else may have been changed, or an application replaced, meanwhile.
         overlay = self._with_first(first)
         plan, config, overlay, dropped = await aside("changes", partial(fitting, found, overlay))
         plan = with_demo_backends(plan, here.instance.runtime_dir)
         plan = here.apps.apps.fill(plan, change.new)
+        self._names_in(plan, answers)
         change.plan = plan
         waiting = changes_that_wait(here.instance, plan)
         for key in waiting:
@@ -373,7 +445,7 @@ class Running:
             self.keep()
 
         with self._refusals():
-            failures = await here.apps.put(change, range(len(here.fleet.slots)),
+            failures = await here.apps.put(change, range(len(here.fleet.slots)), answers=answers,
                                            orders=overlay.orders(), in_force=in_force)
         here.control.changed()
         self._tell_dropped(dropped)

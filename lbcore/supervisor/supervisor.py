@@ -23,7 +23,7 @@ from lbcore.admin import ControlError
 from lbcore.admin.server import AdminServer
 from lbcore.config.plan import Plan
 from lbcore.health import HealthEvent, HealthMonitor
-from lbcore.supervisor import resize, takeover
+from lbcore.supervisor import image, resize, takeover
 from lbcore.supervisor.apps_rollout import ENDING, LEAVING, STARTING, AppRollout
 from lbcore.supervisor.control import SupervisorControl
 from lbcore.supervisor.demo import DemoBackends
@@ -156,7 +156,8 @@ class Supervisor:
             await self.apps.apps.adopt(plan)
             change = await self.apps.apps.prepare(plan, starting=True)
             plan = change.plan
-            await self.apps.put(change, range(plan.workers), tell=False)
+            answers = await image.ask(image.hosts(plan))
+            await self.apps.put(change, range(plan.workers), tell=False, answers=answers)
             self.running.begun()
             self.admin_socket = open_admin(plan.admin)
             if plan.pid_file:
@@ -305,6 +306,7 @@ class Supervisor:
         self.notifier.stopping()
         self.apps.apps.interrupt(ENDING)
         self.discovery.interrupt(ENDING)
+        self.running.interrupt()
         self.spawn(self._end())
 
     async def _end(self) -> None:

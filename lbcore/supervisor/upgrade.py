@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lbcore._scoreboard import LayoutError, Scoreboard
+from lbcore.supervisor import image
 from lbcore.supervisor.activation import Activation
 from lbcore.supervisor.fleet import Slot
 from lbcore.supervisor.groups import ListenSocket, SocketTable, address_of
@@ -107,6 +108,7 @@ async def exec_new_version(supervisor: Supervisor) -> None:
             # Who waits for an application or a source is told so, and can ask again.
             supervisor.apps.apps.interrupt("an upgrade came between")
             supervisor.discovery.interrupt(supervisor.closed)
+            supervisor.running.interrupt()
             await supervisor.discovery.stop()
             await supervisor.admin.stop()
             await supervisor.monitor.stop()
@@ -261,7 +263,8 @@ async def _fill(supervisor: Supervisor, state: Json, found: Read, same_board: bo
     supervisor.apps.apps.restore(state.get("apps", []), plan)
     change = await supervisor.apps.apps.prepare(plan, starting=True)
     supervisor.monitor.restore(state["health"])
-    await supervisor.apps.put(change, range(state["slots"]), tell=False)
+    answers = await image.ask(image.hosts(plan))
+    await supervisor.apps.put(change, range(state["slots"]), tell=False, answers=answers)
     supervisor.running.begun()
     supervisor.monitor.start()
     for slot in fleet.slots.values():

@@ -52,13 +52,29 @@ def dns(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     return names
 
 
-async def test_numeric_addresses_are_not_looked_up(dns: dict[str, list[str]]) -> None:
-    assert (await image.resolve(plan_of(backend("a"), backend("b", "::1")), {})).addresses == {}
+async def found(plan: Plan, known: dict[str, str]) -> image.Names:
+    return image.choose(plan, known, await image.ask(image.hosts(plan)))
+
+
+def test_numeric_addresses_are_not_looked_up() -> None:
+    plan = plan_of(backend("a"), backend("b", "::1"))
+    assert image.hosts(plan) == []
+    assert image.choose(plan, {}, {}).addresses == {}
+
+
+def test_a_name_without_an_answer_has_the_address_in_force_or_has_to_be_asked_for() -> None:
+    plan = plan_of(backend("a", "a.test"), backend("b", "b.test"), backend("c", "c.test"))
+    known, answers = {"a.test": "10.0.0.1"}, {"b.test": ["10.0.0.2"]}
+    assert image.unasked(plan, known, answers) == ["c.test"]
+    with pytest.raises(image.ResolveError, match=r"c\.test"):
+        image.choose(plan, known, answers)
+    names = image.choose(plan, known, {**answers, "c.test": ["10.0.0.3"]})
+    assert names.addresses == {"a.test": "10.0.0.1", "b.test": "10.0.0.2", "c.test": "10.0.0.3"}
 
 
 async def test_localhost_resolves_and_reaches_the_members() -> None:
     plan = plan_of(backend("a", "localhost"))
-    names = await image.resolve(plan, {})
+    names = await found(plan, {})
     (pool,) = image.members(plan, numbered(plan), names.addresses)
     assert pool.members[0].address.host in ("127.0.0.1", "::1")
     assert pool.members[0].plan.address.host == "localhost"
@@ -67,7 +83,7 @@ async def test_localhost_resolves_and_reaches_the_members() -> None:
 async def test_every_unknown_name_is_named_at_once(dns: dict[str, list[str]]) -> None:
     plan = plan_of(backend("a", "a.invalid"), backend("b", "b.invalid"), backend("c", "c.invalid"))
     with pytest.raises(image.ResolveError) as failed:
-        await image.resolve(plan, {"c.invalid": "10.0.0.3"})
+        await found(plan, {"c.invalid": "10.0.0.3"})
     assert "a.invalid" in str(failed.value)
     assert "b.invalid" in str(failed.value)
     assert "c.invalid" not in str(failed.value)
@@ -76,7 +92,7 @@ async def test_every_unknown_name_is_named_at_once(dns: dict[str, list[str]]) ->
 async def test_name_that_cannot_be_looked_up_keeps_the_address_it_had(
     dns: dict[str, list[str]],
 ) -> None:
-    names = await image.resolve(plan_of(backend("a", "a.test")), {"a.test": "10.0.0.1"})
+    names = await found(plan_of(backend("a", "a.test")), {"a.test": "10.0.0.1"})
     assert names.addresses == {"a.test": "10.0.0.1"}
     assert "not known" in names.kept["a.test"]
 
@@ -86,11 +102,11 @@ async def test_address_stays_as_long_as_it_is_one_of_the_names_and_is_given_up_t
 ) -> None:
     plan, known = plan_of(backend("a", "a.test")), {"a.test": "10.0.0.1"}
     dns["a.test"] = ["10.0.0.2", "10.0.0.1"]
-    names = await image.resolve(plan, known)
+    names = await found(plan, known)
     assert names.addresses == known
     assert names.several == {"a.test": ["10.0.0.2", "10.0.0.1"]}
     dns["a.test"] = ["10.0.0.2"]
-    assert await image.resolve(plan, known) == image.Names({"a.test": "10.0.0.2"})
+    assert await found(plan, known) == image.Names({"a.test": "10.0.0.2"})
 
 
 def test_primaries_come_before_backups_and_keep_their_order() -> None:
