@@ -19,9 +19,9 @@ from lbcore._httpside cimport (
     web_drain, web_end_all, web_free, web_make, web_plan_changed, web_work,
 )
 from lbcore._loop cimport (
-    NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_SPOOL, NOTICE_TROUBLE, RESERVED_DESCRIPTORS,
-    SEEK_SESSION, TAG_ACCEPTOR, TAG_CLIENT, TAG_CONN, TAG_MASK, TAG_ORIGIN, TAG_SERVER, TAG_WATCH,
-    TIMER_CONN, TIMER_ORIGIN, acceptor_t, loop_t, plan_ref_t, queue_t,
+    NOTICE_DESCRIPTORS, NOTICE_RESUMED, NOTICE_SPOOL, NOTICE_TROUBLE, SEEK_SESSION, TAG_ACCEPTOR,
+    TAG_CLIENT, TAG_CONN, TAG_MASK, TAG_ORIGIN, TAG_SERVER, TAG_WATCH, TIMER_CONN, TIMER_ORIGIN,
+    acceptor_t, descriptors_taken, loop_t, plan_ref_t, queue_t,
 )
 from lbcore._plan cimport LISTENER_HTTP, listener_t, map_image, plan_listeners
 from lbcore._relay cimport pipes_trim, relay_free, relay_init
@@ -100,8 +100,7 @@ cdef void exhausted(loop_t *loop, acceptor_t *acceptor) noexcept nogil:
 
 cdef bint room_for_one(loop_t *loop) noexcept nogil:
     """Whether both sockets of another connection fit under the descriptor limit."""
-    cdef uint32_t needed = (
-        2 * loop.sessions + 2 + loop.extra + loop.listening + RESERVED_DESCRIPTORS)
+    cdef uint32_t needed = descriptors_taken(loop) + 2
     if needed + 2 * loop.relay.pipes_open > loop.descriptor_limit and loop.relay.pipes_free:
         pipes_trim(&loop.relay)
     if needed + 2 * loop.relay.pipes_open > loop.descriptor_limit and loop.extra:

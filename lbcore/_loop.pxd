@@ -76,7 +76,7 @@ ctypedef struct loop_t:
     uint32_t listening          # listening sockets held
     uint32_t descriptor_limit
     uint32_t sessions           # client connections, of every protocol
-    uint32_t extra              # descriptors beyond two for each of them: idle upstreams, files
+    uint32_t extra              # connections to backends that rest; see descriptors_taken
     uint32_t draining           # 1: no listening socket any more
     uint32_t exhausted          # 1: no descriptors were left, and it was said
     uint64_t exhausted_at       # ms: the last time there were none
@@ -157,6 +157,12 @@ cdef inline uint32_t relative(const loop_t *loop) noexcept nogil:
     """Milliseconds since the loop started, never 0; wraps after 49 days, differences do not."""
     cdef uint32_t value = <uint32_t> (loop.now - loop.started)
     return value if value else 1
+
+cdef inline uint32_t descriptors_taken(const loop_t *loop) noexcept nogil:
+    """Descriptors in use or promised, pipes aside: two for each client connection, one for each
+    connection to a backend that rests and for each temporary file."""
+    return (2 * loop.sessions + loop.extra + loop.relay.files + loop.listening
+            + RESERVED_DESCRIPTORS)
 
 cdef inline uint64_t min_time(uint64_t a, uint64_t b) noexcept nogil:
     return a if a < b else b

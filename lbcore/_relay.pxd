@@ -73,6 +73,8 @@ ctypedef struct relay_t:        # one per worker
     uint32_t pipes_free
     uint32_t max_pipes
     uint32_t denied             # times still to copy before a new pipe is tried again
+    uint32_t files              # temporary files of spools
+    uint32_t pad
     uint64_t most               # flow_pump reads no more than this; UINT64_MAX but for a moment
     uint64_t taken              # bytes the last flow_pump read
     uint64_t given              # bytes the last flow_pump delivered

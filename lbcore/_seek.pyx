@@ -14,8 +14,7 @@ from libc.stdlib cimport free
 from lbcore._balance cimport PICK_FULL, pick, release
 from lbcore._expressions cimport expressions_free, expressions_t
 from lbcore._loop cimport (
-    RESERVED_DESCRIPTORS, SEEK_NOBODY, SEEK_WAITS, backend_counters, clock_us, pool_counters,
-    queue_t,
+    SEEK_NOBODY, SEEK_WAITS, backend_counters, clock_us, descriptors_taken, pool_counters, queue_t,
 )
 from lbcore._plan cimport plan_pools, pool_backends, unmap_image
 from lbcore._scoreboard cimport NO_ROW, backend_counters_t, backend_live_t
@@ -40,7 +39,7 @@ cdef void plan_release(plan_ref_t *plan) noexcept nogil:
 
 
 cdef void share_descriptors(loop_t *loop) noexcept nogil:
-    cdef uint32_t taken = 2 * loop.sessions + loop.extra + loop.listening + RESERVED_DESCRIPTORS
+    cdef uint32_t taken = descriptors_taken(loop)
     cdef uint32_t spare = (
         (loop.descriptor_limit - taken) // 2 if taken < loop.descriptor_limit else 0)
     cdef uint32_t wanted = loop.plan.image.max_pipes if loop.plan != NULL else 0

@@ -121,15 +121,17 @@ cdef int open_file() noexcept nogil:
     return fd
 
 
-cdef void release_file(spool_t *spool) noexcept nogil:
+cdef void release_file(relay_t *relay, spool_t *spool) noexcept nogil:
     """Closes the file if nothing is in it. errno stays, as close leaves it when it succeeds."""
     if spool.in_file == 0 and spool.fd:
         close(spool.fd)
+        relay.files -= 1
         spool.fd = 0
         spool.file_at = 0
 
 
-cdef int put_in_file(spool_t *spool, const char *data, uint32_t size) noexcept nogil:
+cdef int put_in_file(relay_t *relay, spool_t *spool, const char *data,
+                     uint32_t size) noexcept nogil:
     cdef uint64_t at = spool.file_at + spool.in_file
     cdef uint32_t written = 0
     cdef ssize_t got
@@ -138,13 +140,14 @@ cdef int put_in_file(spool_t *spool, const char *data, uint32_t size) noexcept n
         if spool.fd < 0:
             spool.fd = 0
             return SPOOL_NO_FILE
+        relay.files += 1
     while written < size:
         got = pwrite(spool.fd, data + written, size - written, <long> (at + written))
         if got < 0 and errno == EINTR:
             continue
         if got <= 0:
             # What was written lies behind the end that the spool knows of, to be overwritten.
-            release_file(spool)
+            release_file(relay, spool)
             return SPOOL_NO_FILE
         written += <uint32_t> got
     spool.in_file += size
@@ -208,7 +211,7 @@ cdef int spool_put(relay_t *relay, spool_t *spool, const char *data, uint32_t si
     if spool.in_file == 0 and <uint64_t> spool.in_memory + size <= memory:
         result = put_in_memory(relay, spool, data, size)
     else:
-        result = put_in_file(spool, data, size)
+        result = put_in_file(relay, spool, data, size)
     if result == SPOOL_OK:
         spool.size += size
     return result
@@ -298,7 +301,7 @@ cdef void forget_memory(relay_t *relay, spool_t *spool, uint32_t count) noexcept
         buffer_give(relay, head)
 
 
-cdef void forget_file(spool_t *spool, uint64_t count) noexcept nogil:
+cdef void forget_file(relay_t *relay, spool_t *spool, uint64_t count) noexcept nogil:
     cdef uint64_t before = spool.file_at & ~<uint64_t> (GIVE_BACK - 1)
     cdef uint64_t now
     spool.file_at += count
@@ -306,7 +309,7 @@ cdef void forget_file(spool_t *spool, uint64_t count) noexcept nogil:
     spool.size -= count
     now = spool.file_at & ~<uint64_t> (GIVE_BACK - 1)
     if spool.in_file == 0:
-        release_file(spool)
+        release_file(relay, spool)
     elif now != before:
         # A filesystem that cannot do that keeps it until the file ends.
         fallocate(spool.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, <long> before,
@@ -332,7 +335,7 @@ cdef int spool_send(relay_t *relay, spool_t *spool, end_t *destination, bint mor
             part = turn(relay, spool.in_file)
             result = send_file(relay, spool.fd, spool.file_at, part, destination,
                                more or part < spool.size)
-            forget_file(spool, relay.given - before)
+            forget_file(relay, spool, relay.given - before)
         if result != FLOW_DONE:
             return result
     return FLOW_DONE
@@ -377,6 +380,7 @@ cdef void spool_drop(relay_t *relay, spool_t *spool) noexcept nogil:
         buffer_give(relay, buffer)
     if spool.fd:
         close(spool.fd)
+        relay.files -= 1
     memset(spool, 0, sizeof(spool_t))
 
 
@@ -439,7 +443,8 @@ cdef class Spool:
 
     @property
     def owned(self) -> dict:
-        """``size``, of which ``in_memory`` and ``in_file``; the ``buffers``, and the file's ``fd``
-        (0: none)."""
+        """``size``, of which ``in_memory`` and ``in_file``; the ``buffers``, the ``files`` that are
+        counted, and the file's ``fd`` (0: none)."""
         return {"size": self.spool.size, "in_memory": self.spool.in_memory,
-                "in_file": self.spool.in_file, "buffers": self.relay.buffers, "fd": self.spool.fd}
+                "in_file": self.spool.in_file, "buffers": self.relay.buffers,
+                "files": self.relay.files, "fd": self.spool.fd}

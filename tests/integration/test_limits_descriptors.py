@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from lbcore._scoreboard import BackendState
+from tests.support.http_lab import HttpLab, blob, http_lab, reply, request
 from tests.support.relay_lab import PATIENCE, Lab, block, close_all, pool, read_exactly, until
 
 LIMIT = 200
@@ -126,7 +127,7 @@ def test_pipes_leave_descriptors_for_connections(lab: Lab) -> None:
     echo = lab.echo()
     lab.listen()
     lab.listen(pool=1)
-    lab.apply(pool(origin), pool(echo, name="echo"))
+    lab.apply(pool(origin), pool(echo, name="echo", queue_timeout_ms=600_000))
     lab.pretend(1, BackendState.STATE_DOWN)
     pairs = lab.links(origin, 33)
     waiting = [lab.connect(listener=1) for _ in range(32)]
@@ -176,3 +177,44 @@ def test_descriptors_do_not_leak(lab: Lab) -> None:
             lab.apply(pool(lab.refusing(), echo, lab.refusing_unix()))
     until(lambda: lab.seat["connections"] == 1)
     assert lab.descriptors() == before
+
+
+def files_of(web: HttpLab) -> int:
+    """Files without a name that the worker has opened since it was empty."""
+    return sum(name.endswith(" (deleted)") for name in web.held() - web.empty)
+
+
+def test_files_of_bodies_count_and_who_comes_later_waits_rather_than_failing_another() -> None:
+    """A third descriptor of a request, or accepting goes on until a backend cannot be reached."""
+    body = blob(100_000)            # more than is read at once, with the head
+    sent = request("POST / HTTP/1.1", body=body)
+    with http_lab(limit=LIMIT) as web:
+        origin = web.origin()
+        web.web(pool(origin), route={"request_memory": 0})
+        clients = []
+        while not web.seat["accept_pauses"]:
+            clients.append(web.client(sent[:-1]))
+            until(lambda: web.seat["accept_pauses"] or files_of(web) == len(clients))
+        accepted = web.seat["connections"]      # the last one may have been, or may wait
+        clients += [web.client(sent[:-1]) for _ in range(10)]
+        clients, late = clients[:accepted], clients[accepted:]
+        assert len(clients) > 40
+        for client in clients:
+            client.say(sent[-1:])
+        servers = [web.take(origin) for _ in clients]
+        for server in servers:
+            assert server.request().body == body
+        assert web.descriptors() < LIMIT
+        for server in servers:
+            server.say(reply(b"x", "Connection: close"))
+        for client in clients:
+            assert client.answer().body == b"x"
+            client.close()
+        for client in late:
+            client.say(sent[-1:])
+            server = web.take(origin)
+            assert server.request().body == body
+            server.say(reply(b"x", "Connection: close"))
+            assert client.answer().body == b"x"
+        web.expect_http(ok=len(clients) + len(late))
+        assert logged(web, 2) == ["accept_paused", "accept_resumed"]

@@ -65,7 +65,7 @@ class Model:
     def check(self) -> None:
         owned = self.spool.owned
         assert owned["size"] == owned["in_memory"] + owned["in_file"] == len(self.held)
-        assert bool(owned["fd"]) == bool(owned["in_file"])
+        assert owned["files"] == bool(owned["fd"]) == bool(owned["in_file"])
         assert bool(owned["buffers"]) == bool(owned["in_memory"])
 
 

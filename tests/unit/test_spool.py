@@ -64,7 +64,7 @@ def run(code: str, **environment: str) -> str:
 
 def test_an_empty_spool_owns_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
     spool = Spool()
-    nothing = {"size": 0, "in_memory": 0, "in_file": 0, "buffers": 0, "fd": 0}
+    nothing = {"size": 0, "in_memory": 0, "in_file": 0, "buffers": 0, "files": 0, "fd": 0}
     assert spool.owned == nothing
     assert spool.send(pair[0].fileno()) == ("done", 0)
     spool.put(pattern(3000), 4096)
