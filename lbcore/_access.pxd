@@ -17,6 +17,7 @@ ctypedef struct record_t:       # one request, or one TCP connection; zeroed fie
     uint16_t status             # 0: none was sent
     uint16_t attempts
     uint8_t reason              # HttpEnd, or EndReason of a TCP connection
+    uint8_t rule                # Rule that a bad request broke
     uint8_t tunnel              # it became one
     uint64_t started_us         # CLOCK_REALTIME
     uint32_t queue_us           # until a backend had a place

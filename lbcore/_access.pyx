@@ -326,6 +326,7 @@ cdef record_t record_of(record) except *:
     r.status = record.get("status", 0)
     r.attempts = record.get("attempts", 0)
     r.reason = record.get("reason", 0)
+    r.rule = record.get("rule", 0)
     r.tunnel = record.get("tunnel", 0)
     r.started_us = record.get("started_us", 0)
     r.queue_us = record.get("queue_us", <uint32_t> NO_TIME)

@@ -7,7 +7,7 @@
 #   and looked at late, so that requests never touch it.
 # - Each request is served by the plan in force when it began.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -21,7 +21,9 @@ from lbcore._exchange cimport (
     exchange_begin, exchange_client, exchange_found, exchange_new, exchange_origin,
     exchange_timeout, exchange_work,
 )
-from lbcore._http1 cimport request_parse
+from lbcore._http1 cimport (
+    RULE_HEAD_TOO_LONG, RULE_NONE, refused_rule, refused_status, request_parse,
+)
 from lbcore._linger cimport (
     LINGER_CUT, LINGER_WAIT, linger_begin, linger_read, linger_timeout,
 )
@@ -296,7 +298,8 @@ cdef bint read_request(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
                     wait_for_request(loop, conn)
                 return False
             if rest != NULL and rest.end == SCRATCH:
-                refuse(loop, web, conn, 431)    # longer than any head that is allowed
+                # Longer than any head that is allowed.
+                refuse(loop, web, conn, 431, RULE_HEAD_TOO_LONG)
                 return True
             if rest != NULL and rest.end == rest.size:
                 larger = buffer_take(&loop.relay, rest.size + 1)
@@ -342,7 +345,7 @@ cdef bint read_request(loop_t *loop, web_t *web, conn_t *conn) noexcept nogil:
         if result > 0:
             return begin(loop, web, conn, rest, size)
         if result < 0:
-            refuse(loop, web, conn, -result)
+            refuse(loop, web, conn, refused_status(result), refused_rule(result))
             return True
         if conn.state == CONN_IDLE:
             conn.state = CONN_HEAD
@@ -408,7 +411,7 @@ cdef void tick(loop_t *loop, web_t *web) noexcept nogil:
     date_write(web.date_second, web.date)
 
 
-cdef void refuse(loop_t *loop, web_t *web, conn_t *conn, int status) noexcept nogil:
+cdef void refuse(loop_t *loop, web_t *web, conn_t *conn, int status, int rule) noexcept nogil:
     """What came is no request, or not one that can be served."""
     cdef exchange_t *x = exchange_new(loop, web, conn)
     if x == NULL:
@@ -417,6 +420,7 @@ cdef void refuse(loop_t *loop, web_t *web, conn_t *conn, int status) noexcept no
     tick_if_due(loop, web)
     conn.state = CONN_BUSY
     conn.exchange = x
+    x.rule = <uint8_t> rule
     exchange_refuse(loop, web, x, status,
                     HTTP_HEAD_TIMEOUT if status == 408 else HTTP_BAD_REQUEST)
 
@@ -580,7 +584,7 @@ cdef void conn_timeout(loop_t *loop, conn_t *conn) noexcept nogil:
     elif wait_left(loop, conn):
         wait_for_request(loop, conn)
     elif conn.state == CONN_HEAD:
-        refuse(loop, web, conn, 408)
+        refuse(loop, web, conn, 408, RULE_NONE)
         settle(loop, web, conn)
     else:
         conn_end(loop, web, conn, END_CLIENT_IDLE, False)

@@ -27,7 +27,9 @@ from lbcore._emit cimport EMIT_OK, emit
 from lbcore._ending cimport (
     exchange_abort, exchange_answer, exchange_let_go, exchange_refuse, exchange_respond,
 )
-from lbcore._http1 cimport BODY_CHUNKED, BODY_LENGTH, BODY_NONE, HEAD_EXPECT
+from lbcore._http1 cimport (
+    BODY_CHUNKED, BODY_LENGTH, BODY_NONE, HEAD_EXPECT, RULE_HEAD_TOO_LONG,
+)
 from lbcore._gather cimport gather_holds, gather_more, gather_stop
 from lbcore._loop cimport (
     NOTICE_TROUBLE, SEEK_EXCHANGE, SEEK_NOBODY, backend_counters, clock_us, listener_counters,
@@ -320,6 +322,7 @@ cdef int send_request(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     """Sends head and body on x.origin. UPLOAD_LOST: its end has come."""
     cdef uint32_t size = write_head(loop, web, x)
     if size == 0:
+        x.rule = RULE_HEAD_TOO_LONG
         exchange_answer(loop, web, x, 431, HTTP_BAD_REQUEST, 0)
         return UPLOAD_DONE
     x.head_sent = size

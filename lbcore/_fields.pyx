@@ -5,8 +5,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
 from lbcore._bytes cimport (
-    CR, IS_TOKEN, IS_UNDERSCORE, KIND, SPACES, blank, eight, equals_lower, lists_lower, lower_of,
-    next_member, rare, value_end,
+    CR, IS_TOKEN, IS_UNDERSCORE, KIND, LF, SPACES, blank, eight, equals_lower, lists_lower,
+    lower_of, next_member, rare, value_end,
 )
 from lbcore._http1 cimport (
     BODY_CHUNKED, BODY_LENGTH, BODY_NONE, FIELD_ACCEPT, FIELD_AUTHORIZATION, FIELD_CONNECTION,
@@ -16,8 +16,10 @@ from lbcore._http1 cimport (
     FIELD_SET_COOKIE, FIELD_TE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UNDERSCORE,
     FIELD_UPGRADE, FIELD_USER_AGENT, FIELD_VIA, FIELD_X_ACCEL_BUFFERING, FIELD_X_FORWARDED_FOR,
     FIELD_X_FORWARDED_HOST, FIELD_X_FORWARDED_PROTO, FIELD_X_REQUEST_ID, HEAD_EXPECT,
-    HEAD_EXPECT_OTHER, HEAD_KEEP_ALIVE, HEAD_LENGTH_GIVEN, HEAD_TRAILERS, HEAD_UPGRADE, field_t,
-    head_t,
+    HEAD_EXPECT_OTHER, HEAD_KEEP_ALIVE, HEAD_LENGTH_GIVEN, HEAD_TRAILERS, HEAD_UPGRADE,
+    RULE_BARE_LF, RULE_BOTH_LENGTHS, RULE_CODING, RULE_CONNECTION, RULE_FIELD_NAME,
+    RULE_FOLDED_LINE, RULE_HEAD_TOO_LONG, RULE_LENGTH, RULE_TOO_MANY_FIELDS, RULE_TWO_LENGTHS,
+    field_t, head_t,
 )
 
 cdef extern from *:
@@ -160,6 +162,13 @@ cdef inline const name_t *name_find(const uint8_t *name, uint32_t size,
 
 # ---- field lines -----------------------------------------------------------------------------
 
+cdef int name_fault(uint8_t byte, uint32_t width) noexcept nogil:
+    """The rule that a byte breaks which is not the colon behind a name of ``width`` bytes."""
+    if byte == LF:
+        return RULE_BARE_LF
+    return RULE_FOLDED_LINE if width == 0 and blank(byte) else RULE_FIELD_NAME
+
+
 cdef int fields_parse(head_t *head, const uint8_t *data, uint32_t at, uint32_t limit,
                       uint32_t max_fields, uint8_t hop, uint32_t *repeated) noexcept nogil:
     cdef uint32_t count = 0, start, end, width
@@ -174,7 +183,7 @@ cdef int fields_parse(head_t *head, const uint8_t *data, uint32_t at, uint32_t l
             head.count = count
             return line_end(data, at, limit)
         if count == max_fields:
-            return TOO_LARGE
+            return broken(431, RULE_TOO_MANY_FIELDS)
         start = at
         kinds = 0
         kind = 0
@@ -186,11 +195,11 @@ cdef int fields_parse(head_t *head, const uint8_t *data, uint32_t at, uint32_t l
             at += 1
         width = at - start
         if rare(width > 0xFFFF):
-            return TOO_LARGE
+            return broken(431, RULE_HEAD_TOO_LONG)
         if at == limit:
             return MORE
         if data[at] != c':' or width == 0:
-            return BAD
+            return broken(400, name_fault(data[at], width))
         at += 1
         while at < limit and blank(data[at]):
             at += 1
@@ -223,7 +232,7 @@ cdef int fields_parse(head_t *head, const uint8_t *data, uint32_t at, uint32_t l
 
 cdef int option_hops(head_t *head, const uint8_t *data, const uint8_t *option,
                      size_t size) noexcept nogil:
-    """Marks the fields that Connection names. BAD for those that frame or route the message."""
+    """Marks the fields that Connection names. Not 0 for those that frame or route the message."""
     cdef const name_t *entry
     cdef uint32_t i, j
     cdef field_t *field
@@ -232,7 +241,7 @@ cdef int option_hops(head_t *head, const uint8_t *data, const uint8_t *option,
             return 0            # names no field
     entry = name_find(option, <uint32_t> size, <uint32_t> size)
     if entry != NULL and entry.traits & NAME_KEPT:
-        return BAD if entry.id == FIELD_HOST or entry.id == FIELD_CONTENT_LENGTH else 0
+        return entry.id == FIELD_HOST or entry.id == FIELD_CONTENT_LENGTH
     for i in range(head.count):
         field = &head.fields[i]
         if field.name_size != size:
@@ -252,7 +261,8 @@ cdef enum:
 
 
 cdef int options_read(head_t *head, const uint8_t *data) noexcept nogil:
-    """What the Connection fields list, as OPTION bits, with the fields they name marked; or BAD."""
+    """What the Connection fields list, as OPTION bits, with the fields they name marked; below 0:
+    broken."""
     cdef uint32_t i, count = 0
     cdef int options = 0
     cdef const char *value
@@ -275,10 +285,9 @@ cdef int options_read(head_t *head, const uint8_t *data) noexcept nogil:
             if length == 0:
                 continue
             count += 1
-            if count > MAX_OPTIONS:
-                return BAD
-            if option_hops(head, data, <const uint8_t *> value + start, length) != 0:
-                return BAD
+            if count > MAX_OPTIONS or option_hops(
+                    head, data, <const uint8_t *> value + start, length) != 0:
+                return broken(400, RULE_CONNECTION)
     return options
 
 
@@ -296,7 +305,7 @@ cdef int connection_finish(head_t *head, const uint8_t *data) noexcept nogil:
     if found(head, FIELD_CONNECTION):
         options = options_read(head, data)
         if options < 0:
-            return BAD
+            return options
     if not options & OPTION_CLOSE and (head.minor or options & OPTION_KEEP_ALIVE):
         head.flags |= HEAD_KEEP_ALIVE
     # RFC 9110, 7.8: Upgrade in HTTP/1.0 is ignored.
@@ -307,7 +316,7 @@ cdef int connection_finish(head_t *head, const uint8_t *data) noexcept nogil:
 
 
 cdef int codings_judge(const head_t *head, const uint8_t *data) noexcept nogil:
-    """Transfer-Encoding over all its fields: 0 for exactly one "chunked"; BAD; or UNKNOWN for
+    """Transfer-Encoding over all its fields: 0 for exactly one "chunked"; or broken, with 501 for
     codings that could be meant."""
     cdef uint32_t i
     cdef uint32_t chunked = 0, others = 0
@@ -320,15 +329,15 @@ cdef int codings_judge(const head_t *head, const uint8_t *data) noexcept nogil:
         at = 0
         while next_member(value, head.fields[i].value_size, &at, &start, &length):
             if chunked or length == 0:
-                return BAD      # chunked is not last, or is repeated
+                return broken(400, RULE_CODING)     # chunked is not last, or is repeated
             if equals_lower(value + start, length, b"chunked", 7):
                 chunked = 1
                 continue
             for j in range(length):
                 if not KIND[<uint8_t> value[start + j]] & IS_TOKEN:
-                    return BAD
+                    return broken(400, RULE_CODING)
             others = 1
-    return UNKNOWN if others else 0
+    return broken(501, RULE_CODING) if others else 0
 
 
 cdef int framing_finish(head_t *head, const uint8_t *data, uint32_t repeated) noexcept nogil:
@@ -338,25 +347,27 @@ cdef int framing_finish(head_t *head, const uint8_t *data, uint32_t repeated) no
     cdef uint64_t length = 0
     head.framing = BODY_NONE
     if found(head, FIELD_TRANSFER_ENCODING):
-        # RFC 9112, 6.1: in HTTP/1.0 the framing is faulty.
-        if found(head, FIELD_CONTENT_LENGTH) or head.minor == 0:
-            return BAD
+        if found(head, FIELD_CONTENT_LENGTH):
+            return broken(400, RULE_BOTH_LENGTHS)
+        if head.minor == 0:
+            return broken(400, RULE_CODING)     # RFC 9112, 6.1: the framing is faulty
         head.framing = BODY_CHUNKED
         return codings_judge(head, data)
     if found(head, FIELD_CONTENT_LENGTH) == 0:
         return 0
     field = &head.fields[found(head, FIELD_CONTENT_LENGTH) - 1]
-    if repeated & <uint32_t> 1 << FIELD_CONTENT_LENGTH or field.value_size == 0:
-        return BAD
+    if repeated & <uint32_t> 1 << FIELD_CONTENT_LENGTH:
+        return broken(400, RULE_TWO_LENGTHS)
+    if field.value_size == 0:
+        return broken(400, RULE_LENGTH)
     digits = data + field.value
     for i in range(field.value_size):
-        if not c'0' <= digits[i] <= c'9':
-            return BAD
-        if length > MAX_LENGTH // 10:
-            return BAD          # one digit more, and it could wrap
+        # One digit more than MAX_LENGTH has, and it could wrap.
+        if not c'0' <= digits[i] <= c'9' or length > MAX_LENGTH // 10:
+            return broken(400, RULE_LENGTH)
         length = length * 10 + (digits[i] - <uint8_t> c'0')
     if length > MAX_LENGTH:
-        return BAD
+        return broken(400, RULE_LENGTH)
     head.length = length
     head.framing = BODY_LENGTH
     head.flags |= HEAD_LENGTH_GIVEN

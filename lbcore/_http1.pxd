@@ -43,6 +43,39 @@ cpdef enum HeadFlag:
     HEAD_LENGTH_GIVEN = 16      # Content-Length was there, whatever the framing (HEAD, 304)
     HEAD_EXPECT_OTHER = 32      # Expect asks for something else, in HTTP/1.1: 417
 
+# The rule that a request breaks. Names are those of the access log's `rule` (docs/guide/logs.md),
+# without RULE_ and in small letters; they stay.
+cpdef enum Rule:
+    RULE_NONE = 0
+    RULE_REQUEST_LINE = 1       # not "METHOD target HTTP/1.x"
+    RULE_TLS = 2                # the first byte is that of a TLS handshake
+    RULE_METHOD = 3
+    RULE_TARGET = 4
+    RULE_VERSION = 5
+    RULE_LINE_TOO_LONG = 6
+    RULE_HEAD_TOO_LONG = 7
+    RULE_TOO_MANY_FIELDS = 8
+    RULE_BARE_LF = 9
+    RULE_BARE_CR = 10
+    RULE_CONTROL_BYTE = 11      # in the value of a field
+    RULE_FIELD_NAME = 12        # no name, or something else than a colon behind it
+    RULE_FOLDED_LINE = 13
+    RULE_NO_HOST = 14
+    RULE_TWO_HOSTS = 15
+    RULE_HOST = 16              # it is none
+    RULE_HOST_DIFFERS = 17      # from the target's
+    RULE_CONNECTION = 18        # it names what frames or routes the message, or too much
+    RULE_BOTH_LENGTHS = 19      # Content-Length and Transfer-Encoding
+    RULE_TWO_LENGTHS = 20
+    RULE_LENGTH = 21            # Content-Length is no number, or too large
+    RULE_CODING = 22            # Transfer-Encoding
+    RULE_CHUNK = 23
+    RULE_TRAILERS = 24          # too long
+    RULE_PATH = 25
+    RULE_EXPRESSION = 26        # the path or a field costs a regular expression its limit
+    RULE_EXPECT = 27
+    RULES = 28
+
 # Fields that lbcore acts on. A field of another name is FIELD_OTHER.
 cpdef enum FieldId:
     FIELD_OTHER = 0
@@ -116,10 +149,11 @@ ctypedef struct head_t:         # of a request, a response or trailers; scratch,
 
 # Parse what begins at `data`. `seen` bytes of it are known from an earlier call that said HEAD_MORE
 # to hold no end of a head; they are not searched again. Returns the head's length, HEAD_MORE, or
-# minus the status to refuse with: requests 400, 414, 431, 501, 505; responses 502. At most
-# `max_size` bytes and `max_fields` fields are accepted. What can already be said of an incomplete
-# head is: garbage is refused with its first line, or without one as soon as it cannot become a
-# head. One empty line before a request is skipped (RFC 9112, 2.2): `head.size` counts it.
+# below 0 what refused_status and refused_rule understand: the status to refuse with (requests 400,
+# 414, 431, 501, 505; responses 502), and for requests and trailers the rule that was broken. At
+# most `max_size` bytes and `max_fields` fields are accepted. What can already be said of an
+# incomplete head is: garbage is refused with its first line, or without one as soon as it cannot
+# become a head. One empty line before a request is skipped (RFC 9112, 2.2): `head.size` counts it.
 cdef int request_parse(head_t *head, const char *data, size_t size, size_t seen, uint32_t max_size,
                        uint32_t max_fields) noexcept nogil
 
@@ -132,6 +166,15 @@ cdef int response_parse(head_t *head, const char *data, size_t size, size_t seen
 # not be trailers (framing, routing, authentication, hop-by-hop: RFC 9110, 6.5.1) get FIELD_HOP.
 cdef int trailers_parse(head_t *head, const char *data, size_t size, uint32_t max_size,
                         uint32_t max_fields) noexcept nogil
+
+cdef enum:
+    RULE_SHIFT = 10             # a status is below
+
+cdef inline int refused_status(int result) noexcept nogil:
+    return -result & ((1 << RULE_SHIFT) - 1)
+
+cdef inline int refused_rule(int result) noexcept nogil:
+    return -result >> RULE_SHIFT
 
 cdef enum ChunkedResult:
     CHUNKED_MORE = 0            # all of it was taken, more is to come

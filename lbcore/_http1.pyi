@@ -42,6 +42,37 @@ class HeadFlag(IntEnum):
     HEAD_LENGTH_GIVEN = 16
     HEAD_EXPECT_OTHER = 32
 
+class Rule(IntEnum):
+    RULE_NONE = 0
+    RULE_REQUEST_LINE = 1
+    RULE_TLS = 2
+    RULE_METHOD = 3
+    RULE_TARGET = 4
+    RULE_VERSION = 5
+    RULE_LINE_TOO_LONG = 6
+    RULE_HEAD_TOO_LONG = 7
+    RULE_TOO_MANY_FIELDS = 8
+    RULE_BARE_LF = 9
+    RULE_BARE_CR = 10
+    RULE_CONTROL_BYTE = 11
+    RULE_FIELD_NAME = 12
+    RULE_FOLDED_LINE = 13
+    RULE_NO_HOST = 14
+    RULE_TWO_HOSTS = 15
+    RULE_HOST = 16
+    RULE_HOST_DIFFERS = 17
+    RULE_CONNECTION = 18
+    RULE_BOTH_LENGTHS = 19
+    RULE_TWO_LENGTHS = 20
+    RULE_LENGTH = 21
+    RULE_CODING = 22
+    RULE_CHUNK = 23
+    RULE_TRAILERS = 24
+    RULE_PATH = 25
+    RULE_EXPRESSION = 26
+    RULE_EXPECT = 27
+    RULES = 28
+
 class FieldId(IntEnum):
     FIELD_OTHER = 0
     FIELD_HOST = 1
@@ -107,6 +138,9 @@ class Head(NamedTuple):
 def parse_request(
     data: _Bytes, seen: int = 0, max_size: int = 65536, max_fields: int = ...
 ) -> Head | int: ...
+def broken_rule(
+    data: _Bytes, seen: int = 0, max_size: int = 65536, max_fields: int = ...
+) -> Rule: ...
 def parse_response(
     data: _Bytes, method: int = ..., seen: int = 0, max_size: int = 65536, max_fields: int = ...
 ) -> Head | int: ...

@@ -29,8 +29,8 @@ from lbcore._bytes cimport (
     CR, IS_HEX, IS_TOKEN, KIND, LF, TAB, blank, equals_lower, lists_lower, target_end, value_end,
 )
 from lbcore._fields cimport (
-    BAD, BAD_ANSWER, BAD_VERSION, MORE, NAME_HOP, NAME_NOT_TRAILER, TOO_LARGE, TOO_LONG_LINE,
-    UNKNOWN, connection_finish, fields_parse, found, framing_finish, line_end, wishes_finish,
+    MORE, NAME_HOP, NAME_NOT_TRAILER, broken, connection_finish, fields_parse, found,
+    framing_finish, line_end, wishes_finish,
 )
 
 from collections import namedtuple
@@ -48,6 +48,8 @@ cdef enum:
     MAX_METHOD = 64             # RFC 9112, 3: 501 for a method longer than any that is known
     MAX_LINE = 4096             # of a chunk size and its extensions
     MAX_DIGITS = 16             # of a chunk size
+    BAD_ANSWER = -502
+    TLS_HANDSHAKE = 22          # RFC 8446, 5.1: the first byte of a client that speaks TLS
     EAGER = 4096                # heads up to this size are parsed again whenever bytes arrive
 
 
@@ -55,7 +57,7 @@ cdef enum:
 
 cdef int version_parse(const uint8_t *data, uint32_t at, uint32_t limit,
                        uint8_t *minor) noexcept nogil:
-    """HTTP/1.x at ``at``: behind it, MORE, BAD or BAD_VERSION."""
+    """HTTP/1.x at ``at``: behind it, MORE or broken."""
     cdef uint32_t i
     cdef const uint8_t *text = data + at
     if limit - at >= 8 and memcmp(text, b"HTTP/1.1", 8) == 0:
@@ -66,11 +68,11 @@ cdef int version_parse(const uint8_t *data, uint32_t at, uint32_t limit,
             return MORE
         if i < 5 or i == 6:
             if text[i] != (<const uint8_t *> b"HTTP/1.1")[i]:
-                return BAD
+                return broken(400, RULE_REQUEST_LINE)
         elif not c'0' <= text[i] <= c'9':
-            return BAD
+            return broken(400, RULE_REQUEST_LINE)
     if text[5] != c'1':
-        return BAD_VERSION
+        return broken(505, RULE_VERSION)
     minor[0] = text[7] != c'0'
     return <int> at + 8
 
@@ -114,9 +116,9 @@ cdef void path_split(head_t *head, const uint8_t *data, uint32_t at, uint32_t en
         head.query_size = end - head.query
 
 
-cdef int target_parse(head_t *head, const uint8_t *data, authority_t *authority,
-                      int *default_port) noexcept nogil:
-    """The four forms (RFC 9112, 3.2). Returns 0 or BAD."""
+cdef bint target_parse(head_t *head, const uint8_t *data, authority_t *authority,
+                       int *default_port) noexcept nogil:
+    """The four forms (RFC 9112, 3.2). Whether it is one of them."""
     cdef uint32_t at = head.target, size = head.target_size, end = at + size
     cdef const uint8_t *text = data + at
     head.host = 0
@@ -127,15 +129,15 @@ cdef int target_parse(head_t *head, const uint8_t *data, authority_t *authority,
         path_split(head, data, end, end)
         head.host = at
         head.host_size = size
-        return 0 if authority_parse(text, size, authority) and authority.port >= 0 else BAD
+        return authority_parse(text, size, authority) and authority.port >= 0
     if text[0] == c'/':
         head.form = FORM_ORIGIN
         path_split(head, data, at, end)
-        return 0
+        return True
     if size == 1 and text[0] == c'*':
         head.form = FORM_ASTERISK
         path_split(head, data, end, end)
-        return 0 if head.method == METHOD_OPTIONS else BAD
+        return head.method == METHOD_OPTIONS
     head.form = FORM_ABSOLUTE
     if size > 7 and same_text(<const char *> text, 7, b"http://", 7):
         default_port[0] = 80
@@ -144,13 +146,13 @@ cdef int target_parse(head_t *head, const uint8_t *data, authority_t *authority,
         default_port[0] = 443
         at += 8
     else:
-        return BAD
+        return False
     head.host = at
     while at < end and data[at] != c'/' and data[at] != c'?':
         at += 1
     head.host_size = at - head.host
     path_split(head, data, at, end)
-    return 0 if authority_parse(data + head.host, head.host_size, authority) else BAD
+    return authority_parse(data + head.host, head.host_size, authority)
 
 
 cdef int host_finish(head_t *head, const uint8_t *data, uint32_t repeated,
@@ -158,16 +160,18 @@ cdef int host_finish(head_t *head, const uint8_t *data, uint32_t repeated,
     cdef authority_t given
     cdef const field_t *field
     if found(head, FIELD_HOST) == 0:
-        return BAD if head.minor else 0
+        return broken(400, RULE_NO_HOST) if head.minor else 0
     if repeated & <uint32_t> 1 << FIELD_HOST:
-        return BAD
+        return broken(400, RULE_TWO_HOSTS)
     field = &head.fields[found(head, FIELD_HOST) - 1]
     if field.value_size == 0:
-        return BAD if head.minor else 0
+        return broken(400, RULE_NO_HOST) if head.minor else 0
     if not authority_parse(data + field.value, field.value_size, &given):
-        return BAD
+        return broken(400, RULE_HOST)
     if head.form == FORM_ABSOLUTE or head.form == FORM_AUTHORITY:
-        return 0 if hosts_agree(target, &given, default_port) else BAD
+        if not hosts_agree(target, &given, default_port):
+            return broken(400, RULE_HOST_DIFFERS)
+        return 0
     head.host = field.value
     head.host_size = field.value_size
     return 0
@@ -185,6 +189,20 @@ cdef bint nothing_new(const uint8_t *data, size_t size, size_t seen) noexcept no
     return True
 
 
+cdef int method_fault(uint8_t byte, bint first) noexcept nogil:
+    """The rule that a byte breaks which is not the space behind a method."""
+    if byte == LF:
+        return RULE_BARE_LF
+    return RULE_TLS if first and byte == TLS_HANDSHAKE else RULE_REQUEST_LINE
+
+
+cdef int target_fault(uint8_t byte, bint first) noexcept nogil:
+    """The rule that a byte breaks which is not the space behind a target."""
+    if byte == LF:
+        return RULE_BARE_LF
+    return RULE_REQUEST_LINE if first or byte == CR else RULE_TARGET
+
+
 cdef int request_parse(head_t *head, const char *text, size_t size, size_t seen, uint32_t max_size,
                        uint32_t max_fields) noexcept nogil:
     cdef const uint8_t *data = <const uint8_t *> text
@@ -198,7 +216,7 @@ cdef int request_parse(head_t *head, const char *text, size_t size, size_t seen,
     if size < max_size and nothing_new(data, size, seen):
         return MORE
     limit = <uint32_t> size if size < max_size else max_size
-    short_ = MORE if size < max_size else TOO_LONG_LINE
+    short_ = MORE if size < max_size else broken(414, RULE_LINE_TOO_LONG)
     if limit and data[0] == CR:
         next_ = line_end(data, 0, limit)
         if next_ <= 0:
@@ -209,11 +227,11 @@ cdef int request_parse(head_t *head, const char *text, size_t size, size_t seen,
     while at < limit and KIND[data[at]] & IS_TOKEN:
         at += 1
         if at - head.start > MAX_METHOD:
-            return UNKNOWN
+            return broken(501, RULE_METHOD)
     if at == limit:
         return short_
     if data[at] != c' ' or at == head.start:
-        return BAD
+        return broken(400, method_fault(data[at], at == head.start))
     head.method_size = <uint16_t> (at - head.start)
     head.method = method_of(data + head.start, head.method_size)
     at += 1
@@ -222,21 +240,23 @@ cdef int request_parse(head_t *head, const char *text, size_t size, size_t seen,
     if at == limit:
         return short_
     if data[at] != c' ' or at == head.target:
-        return BAD
+        return broken(400, target_fault(data[at], at == head.target))
     head.target_size = at - head.target
     next_ = version_parse(data, at + 1, limit, &head.minor)
     if next_ > 0:
         next_ = line_end(data, <uint32_t> next_, limit)
     if next_ <= 0:
+        if next_ == broken(400, RULE_CONTROL_BYTE):
+            return broken(400, RULE_REQUEST_LINE)       # any byte behind the version
         return next_ if next_ else short_
     at = <uint32_t> next_
-    if target_parse(head, data, &authority, &default_port) != 0:
-        return BAD
+    if not target_parse(head, data, &authority, &default_port):
+        return broken(400, RULE_TARGET)
 
     memset(head.first, 0, sizeof(head.first))
     next_ = fields_parse(head, data, at, limit, max_fields, NAME_HOP, &repeated)
     if next_ <= 0:
-        return next_ if next_ or size < max_size else TOO_LARGE
+        return next_ if next_ or size < max_size else broken(431, RULE_HEAD_TOO_LONG)
     head.size = <uint32_t> next_
     head.flags = 0
     head.status = 0
@@ -258,7 +278,7 @@ cdef int request_parse(head_t *head, const char *text, size_t size, size_t seen,
 
 cdef int response_read(head_t *head, const uint8_t *data, uint32_t limit, uint32_t max_fields,
                        int method) noexcept nogil:
-    """Behind the head, MORE, or below 0."""
+    """Behind the head, MORE, or below 0 for what is no response."""
     cdef uint32_t at, i, repeated = 0
     cdef int next_ = version_parse(data, 0, limit, &head.minor)
     if next_ <= 0:
@@ -268,12 +288,12 @@ cdef int response_read(head_t *head, const uint8_t *data, uint32_t limit, uint32
         if at + i == limit:
             return MORE
         if data[at + i] != c' ' if i == 0 else not c'0' <= data[at + i] <= c'9':
-            return BAD
+            return BAD_ANSWER
     head.status = <uint16_t> ((data[at + 1] - <uint8_t> c'0') * 100
                               + (data[at + 2] - <uint8_t> c'0') * 10
                               + (data[at + 3] - <uint8_t> c'0'))
     if not 100 <= head.status <= 599:
-        return BAD
+        return BAD_ANSWER
     at += 4
     if at < limit and data[at] == c' ':
         at += 1
@@ -295,9 +315,9 @@ cdef int response_read(head_t *head, const uint8_t *data, uint32_t limit, uint32
     head.flags = 0
     head.length = 0
     if connection_finish(head, data) != 0 or framing_finish(head, data, repeated) != 0:
-        return BAD
+        return BAD_ANSWER
     if head.status < 200 and (head.framing == BODY_CHUNKED or head.length):
-        return BAD
+        return BAD_ANSWER
     if head.status < 200 or head.status == 204 or head.status == 304 or method == METHOD_HEAD:
         head.framing = BODY_NONE
     elif head.framing == BODY_NONE:
@@ -339,7 +359,7 @@ cdef int trailers_parse(head_t *head, const char *data, size_t size, uint32_t ma
                        <uint32_t> size if size < max_size else max_size, max_fields,
                        NAME_HOP | NAME_NOT_TRAILER, &repeated)
     if got == MORE and size >= max_size:
-        return TOO_LARGE
+        return broken(431, RULE_TRAILERS)
     if got > 0:
         head.size = <uint32_t> got
     return got
@@ -505,7 +525,7 @@ cdef object result_of(int got, const head_t *head, _Copy copy):
     cdef const field_t *field
     cdef int i
     if got <= 0:
-        return got
+        return -refused_status(got)
     if <size_t> got > copy.size or <uint32_t> got != head.size or head.count > MAX_FIELDS:
         raise AssertionError(f"a head of {got} bytes, {head.size}, in {copy.size}")
     fields, first = [], {}
@@ -534,6 +554,14 @@ def parse_request(data, seen=0, max_size=65536, max_fields=MAX_FIELDS):
     memset(&head, 0xAA, sizeof(head))
     return result_of(request_parse(&head, copy.data, copy.size, seen, max_size, max_fields),
                      &head, copy)
+
+
+def broken_rule(data, seen=0, max_size=65536, max_fields=MAX_FIELDS):
+    """The rule for which :func:`parse_request` refuses this; RULE_NONE: it does not."""
+    cdef head_t head
+    cdef _Copy copy = _Copy(data)
+    cdef int got = request_parse(&head, copy.data, copy.size, seen, max_size, max_fields)
+    return Rule(refused_rule(got) if got < 0 else <int> RULE_NONE)
 
 
 def parse_response(data, method=METHOD_GET, seen=0, max_size=65536, max_fields=MAX_FIELDS):

@@ -8,10 +8,13 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, strlen
 
 from lbcore._access cimport ACCESS_JSON, NO_TIME, access_t, record_t, slice_t
+from lbcore._http1 cimport RULES
 from lbcore._proxy cimport endpoint_t, endpoint_text
-from lbcore._scoreboard cimport END_NORMAL, END_REASONS, HTTP_ENDS, HTTP_OK
+from lbcore._scoreboard cimport (
+    END_NORMAL, END_REASONS, HTTP_BAD_REQUEST, HTTP_ENDS, HTTP_OK,
+)
 
-from lbcore import _scoreboard
+from lbcore import _http1, _scoreboard
 
 cdef extern from "<time.h>" nogil:
     ctypedef long time_t
@@ -205,28 +208,25 @@ cdef void stamp_combined(access_t *access, int64_t second) noexcept nogil:
 
 cdef const char *HTTP_REASONS[HTTP_ENDS]
 cdef const char *TCP_REASONS[END_REASONS]
+cdef const char *BROKEN_RULES[RULES]
 _names = []                     # keeps what these point to
 
 
-cdef init_reasons():
+cdef init_words(const char **words, int count, kind):
+    """Each member's name without what all have in front; empty where there is none."""
     cdef int i
-    for i in range(HTTP_ENDS):
-        HTTP_REASONS[i] = b""
-    for i in range(END_REASONS):
-        TCP_REASONS[i] = b""
-    for kind, ends in ((_scoreboard.HttpEnd, HTTP_ENDS),
-                       (_scoreboard.EndReason, END_REASONS)):
-        for name, value in kind.__members__.items():
-            if value >= ends:
-                continue
+    for i in range(count):
+        words[i] = b""
+    for name, value in kind.__members__.items():
+        if value < count:
             word = name.split("_", 1)[1].lower().encode()
             _names.append(word)
-            if kind is _scoreboard.HttpEnd:
-                HTTP_REASONS[<int> value] = word
-            else:
-                TCP_REASONS[<int> value] = word
+            words[<int> value] = word
 
-init_reasons()
+
+init_words(HTTP_REASONS, HTTP_ENDS, _scoreboard.HttpEnd)
+init_words(TCP_REASONS, END_REASONS, _scoreboard.EndReason)
+init_words(BROKEN_RULES, RULES, _http1.Rule)
 
 
 cdef const char *reason_of(const record_t *record) noexcept nogil:
@@ -296,6 +296,8 @@ cdef char *json_line(char *at, access_t *access, const record_t *r, const caps_t
     at = milliseconds(text(at, b',"total_ms":'), r.total_us)
     if reason[0]:
         at = text(text(text(at, b',"reason":"'), reason), b'"')
+    if r.http and r.reason == HTTP_BAD_REQUEST and 0 < r.rule < RULES:
+        at = text(text(text(at, b',"rule":"'), BROKEN_RULES[r.rule]), b'"')
     if r.tunnel:
         at = text(at, b',"tunnel":true')
     if r.user.size:

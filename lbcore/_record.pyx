@@ -29,6 +29,7 @@ cdef void exchange_record(loop_t *loop, web_t *web, exchange_t *x, uint64_t tota
     record.status = x.status
     record.attempts = x.seek.attempts if x.seek.attempts > x.tries else x.tries
     record.reason = x.reason
+    record.rule = x.rule
     record.tunnel = x.state == X_TUNNEL
     record.started_us = x.started_us + web.wall_offset
     record.queue_us = x.queue_time

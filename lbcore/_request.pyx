@@ -10,7 +10,8 @@ from lbcore._facts cimport facts_t
 from lbcore._http1 cimport (
     BODY_LENGTH, BODY_NONE, FIELD_AUTHORIZATION, FIELD_REFERER, FIELD_UPGRADE, FIELD_USER_AGENT,
     HEAD_EXPECT_OTHER, HEAD_KEEP_ALIVE, HEAD_UPGRADE, METHOD_CONNECT, METHOD_HEAD, METHOD_TRACE,
-    cookie_find, field_t, head_t, lists_token, request_parse, same_text,
+    RULE_EXPECT, RULE_EXPRESSION, RULE_PATH, cookie_find, field_t, head_t, lists_token,
+    request_parse, same_text,
 )
 from lbcore._learn cimport learn_find, learn_key
 from lbcore._loop cimport clock_us
@@ -131,11 +132,14 @@ cdef void request_begin(loop_t *loop, web_t *web, exchange_t *x,
     verdict.reason = HTTP_BAD_REQUEST
     verdict.wait = 0
     if not path_normalize(facts, web.path):
+        x.rule = RULE_PATH
         return
     exceeded = expressions_exceeded(expressions) if expressions != NULL else 0
     route = route_find(facts, expressions)
     if expressions != NULL and expressions_exceeded(expressions) != exceeded:
-        return      # bytes that cost an expression its limit do not dodge the rule behind it
+        # Bytes that cost an expression its limit do not dodge the rule behind it.
+        x.rule = RULE_EXPRESSION
+        return
     facts.route = route
     x.route = <uint32_t> (
         route - <const route_t *> (<const char *> x.seek.plan.image + http.routes.at))
@@ -164,6 +168,8 @@ cdef void request_begin(loop_t *loop, web_t *web, exchange_t *x,
         return
     if head.flags & HEAD_EXPECT_OTHER:
         verdict.status = 417
+        verdict.reason = HTTP_BAD_REQUEST
+        x.rule = RULE_EXPECT
         return
     if route.action != ACTION_POOL:
         verdict.status = route.status

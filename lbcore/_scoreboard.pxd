@@ -64,7 +64,7 @@ cpdef enum EndReason:
 # How an HTTP exchange ended; also the index of its counter. Order is part of the layout.
 cpdef enum HttpEnd:
     HTTP_OK = 0                 # the response is complete, whatever its status
-    HTTP_BAD_REQUEST = 1        # 400, 414, 431, 501, 505: refused by the parser
+    HTTP_BAD_REQUEST = 1        # 400, 414, 417, 431, 501, 505: refused for how it is written
     HTTP_HEAD_TIMEOUT = 2       # 408 while the head or the body was on its way
     HTTP_TOO_LARGE = 3          # 413
     HTTP_DENIED = 4             # 403 by address

@@ -7,13 +7,13 @@
 #   begun.
 # - Chunks are taken apart and made anew: a backend sees lbcore's framing, never the client's.
 
-from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from lbcore._emit cimport EMIT_LOST, EMIT_OK, chunk_head, emit
 from lbcore._http1 cimport (
-    BODY_LENGTH, BODY_NONE, CHUNKED_BAD, CHUNKED_LAST, HEAD_MORE, MAX_FIELDS, chunked_decode,
-    trailers_parse,
+    BODY_LENGTH, BODY_NONE, CHUNKED_BAD, CHUNKED_LAST, HEAD_MORE, MAX_FIELDS, RULE_CHUNK,
+    RULE_TRAILERS, chunked_decode, refused_rule, trailers_parse,
 )
 from lbcore._loop cimport TAG_ORIGIN, clock_us, epoll_change, listener_counters, relative, INPUT
 from lbcore._loop cimport NOTICE_SPOOL, backend_counters
@@ -58,6 +58,11 @@ cdef int put_back(loop_t *loop, exchange_t *x, const char *data, uint32_t size) 
     return UPLOAD_DONE
 
 
+cdef int bad(exchange_t *x, int rule) noexcept nogil:
+    x.rule = <uint8_t> rule
+    return UPLOAD_BAD
+
+
 cdef int end_of_chunks(loop_t *loop, web_t *web, exchange_t *x, const char *data,
                        uint32_t size) noexcept nogil:
     """Behind the last chunk: trailers. They are checked, and passed on only while streaming."""
@@ -68,25 +73,25 @@ cdef int end_of_chunks(loop_t *loop, web_t *web, exchange_t *x, const char *data
     if tail != NULL:
         if tail.end + size > tail.size:
             if tail.end + size > MAX_TRAILERS + SCRATCH:
-                return UPLOAD_BAD
+                return bad(x, RULE_TRAILERS)
             larger = buffer_take(&loop.relay, SCRATCH)
             if larger == NULL or tail.size >= SCRATCH:
                 if larger != NULL:
                     buffer_give(&loop.relay, larger)
-                return UPLOAD_BAD
+                return bad(x, RULE_TRAILERS)
             memcpy(buffer_data(larger), buffer_data(tail), tail.end)
             larger.end = tail.end
             buffer_give(&loop.relay, tail)
             tail = x.tail = larger
             if tail.end + size > tail.size:
-                return UPLOAD_BAD
+                return bad(x, RULE_TRAILERS)
         memcpy(buffer_data(tail) + tail.end, data, size)
         tail.end += size
         data = buffer_data(tail)
         size = tail.end
     result = trailers_parse(&web.reply, data, size, MAX_TRAILERS, MAX_FIELDS)
     if result < 0:
-        return UPLOAD_BAD
+        return bad(x, refused_rule(result))
     if result == HEAD_MORE:
         if tail == NULL:
             tail = x.tail = buffer_take(&loop.relay, size if size else SMALL_BUFFER)
@@ -101,7 +106,7 @@ cdef int end_of_chunks(loop_t *loop, web_t *web, exchange_t *x, const char *data
         web.output[2] = 10
         length = trailers_write(&web.reply, data, web.output + 3, web.output_room - 3)
         if length == 0:
-            return UPLOAD_BAD
+            return bad(x, RULE_TRAILERS)
         result_emit(loop, x, web.output, length + 3, NULL, 0, NULL, 0)
         result = <int> web.reply.size
     x.flags |= X_UP_DONE
@@ -156,7 +161,7 @@ cdef int upload_begin(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
     x.body_size = made
     x.request.end = x.head_size + x.early
     if result == CHUNKED_BAD:
-        return UPLOAD_BAD
+        return bad(x, RULE_CHUNK)
     if most and x.body_size > most:
         return UPLOAD_TOO_LARGE
     if result == CHUNKED_LAST:
@@ -217,7 +222,7 @@ cdef int upload_collect(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
         else:
             result = chunked_decode(&x.up_chunked, data, <size_t> got, &taken, &made)
             if result == CHUNKED_BAD:
-                return UPLOAD_BAD
+                return bad(x, RULE_CHUNK)
         x.body_size += made
         if route.max_body and x.body_size > route.max_body:
             return UPLOAD_TOO_LARGE
@@ -372,7 +377,7 @@ cdef int stream_chunks(loop_t *loop, web_t *web, exchange_t *x) noexcept nogil:
             continue
         decoded = chunked_decode(&x.up_chunked, data, <size_t> got, &taken, &made)
         if decoded == CHUNKED_BAD:
-            return UPLOAD_BAD
+            return bad(x, RULE_CHUNK)
         x.body_size += made
         if most and x.body_size > most:
             return UPLOAD_TOO_LARGE

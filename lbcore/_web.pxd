@@ -141,6 +141,8 @@ ctypedef struct exchange_t:
     uint8_t user_size
     uint8_t id_size
     uint8_t interims            # 1xx responses that came
+    uint8_t rule                # Rule that the request broke, if that is the reason
+    uint8_t pad[3]
     int16_t sticky              # index within the pool that a cookie names, or -1
     mark_t target
     mark_t host

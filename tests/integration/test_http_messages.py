@@ -363,6 +363,7 @@ def test_an_expectation_that_nobody_knows_is_417(web: HttpLab) -> None:
     web.web(pool(origin))
     client = web.client(request("GET / HTTP/1.1", "Expect: a-miracle"))
     assert client.answer().status == 417
+    web.expect_http(bad_request=1)
     assert origin.nobody_came(0.05)
 
 

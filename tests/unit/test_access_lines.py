@@ -12,6 +12,7 @@ import pytest
 
 from lbcore import _access
 from lbcore._access import AccessFormat, AccessLog
+from lbcore._http1 import Rule
 from lbcore._scoreboard import EndReason, HttpEnd
 from tests.support.access import line_of
 
@@ -77,6 +78,22 @@ def test_every_end_of_a_connection_has_its_name_and_the_good_one_none(end: EndRe
     name = end.name.removeprefix("END_").lower()
     found = said(REQUEST | {"http": 0, "reason": end})
     assert found.get("reason") == (None if name == "normal" else name)
+
+
+@pytest.mark.parametrize("rule", [rule for rule in Rule if 0 < rule < Rule.RULES])
+def test_a_bad_request_has_the_rule_that_it_broke_and_nothing_else_has_one(rule: Rule) -> None:
+    name = rule.name.removeprefix("RULE_").lower()
+    found = said(REQUEST | {"reason": HttpEnd.HTTP_BAD_REQUEST, "rule": rule})
+    assert (found["reason"], found["rule"]) == ("bad_request", name)
+    assert "rule" not in said(REQUEST | {"reason": HttpEnd.HTTP_CLIENT_GONE, "rule": rule})
+    assert "rule" not in said(REQUEST | {"http": 0, "reason": HttpEnd.HTTP_BAD_REQUEST,
+                                         "rule": rule})
+
+
+def test_a_bad_request_without_a_rule_says_none() -> None:
+    for rule in (Rule.RULE_NONE, Rule.RULES, 255):
+        found = said(REQUEST | {"reason": HttpEnd.HTTP_BAD_REQUEST, "rule": rule})
+        assert "rule" not in found
 
 
 def test_numbers_beyond_the_known_reasons_say_nothing() -> None:
@@ -166,14 +183,17 @@ TEXTS = ("listener", "route", "pool", "backend", "method", "target", "host", "re
 @pytest.mark.parametrize("form", [AccessFormat.ACCESS_JSON, AccessFormat.ACCESS_COMBINED])
 @pytest.mark.parametrize("byte", [b"x", b"\xff", b'"'])
 @pytest.mark.parametrize("file", [False, True])
+@pytest.mark.parametrize("end", [{"reason": HttpEnd.HTTP_CONNECT_TIMEOUT},
+                                 {"reason": HttpEnd.HTTP_BAD_REQUEST,
+                                  "rule": Rule.RULE_TOO_MANY_FIELDS}])
 def test_no_line_is_longer_than_a_single_write_may_be(
-    form: AccessFormat, byte: bytes, file: bool,
+    form: AccessFormat, byte: bytes, file: bool, end: Record,
 ) -> None:
     record = REQUEST | dict.fromkeys(TEXTS, byte * 100_000) | {
         "client": (b"\xfe" * 16, 65535), "peer": (b"\xfd" * 16, 65535), "status": 599,
-        "tunnel": 1, "reason": HttpEnd.HTTP_CONNECT_TIMEOUT, "attempts": 65535,
+        "tunnel": 1, "attempts": 65535,
         "queue_us": 2**32 - 2, "connect_us": 2**32 - 2, "first_byte_us": 2**32 - 2,
-        "total_us": 2**64 - 1, "bytes_up": 2**64 - 1, "bytes_down": 2**64 - 1}
+        "total_us": 2**64 - 1, "bytes_up": 2**64 - 1, "bytes_down": 2**64 - 1} | end
     line = written(record, form, file=file)
     assert len(line) + 1 <= (_access.LONGEST if file else _access.LONGEST_PIECE)
     if form == AccessFormat.ACCESS_JSON:
