@@ -102,6 +102,7 @@ class Apps:
         self._hold = hold
         self._strangers = strangers
         self._numbers: dict[str, int] = {}
+        self._newer: dict[str, asyncio.Event] = {}       # of pools whose restart is coming up
         self._workers = Identity()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ends: set[asyncio.Task[None]] = set()      # of what was never in force
@@ -154,19 +155,47 @@ class Apps:
         return change
 
     async def prepare_restart(self, plan: Plan, pool: str) -> Change:
-        """A new generation of one application with the settings it has. Raises AppError."""
-        spec = self.current[pool].spec
-        generation = self._generation(pool, spec)
+        """A new generation of one application with the settings it has. Raises AppError.
+
+        One that is still coming up when there is newer code makes room for another.
+        """
+        try:
+            while True:
+                newer = self._newer[pool] = asyncio.Event()
+                if change := await self._restarted(plan, pool, newer):
+                    return change
+        finally:
+            del self._newer[pool]
+
+    def supersede(self, pool: str) -> bool:
+        """There is newer code: what is coming up for :meth:`prepare_restart` is begun again.
+
+        False if nothing is.
+        """
+        if pool in self._newer:
+            self._newer[pool].set()
+        return pool in self._newer
+
+    async def _restarted(self, plan: Plan, pool: str, newer: asyncio.Event) -> Change | None:
+        """One attempt; None when ``newer`` was set before it was decided."""
+        if pool not in self.current:
+            raise AppError(f"pool {pool} runs no application any more")
+        generation = self._generation(pool, self.current[pool].spec)
         change = Change(plan, {pool: generation})
         try:
-            await self._begin([generation])
-            if generation.error:
+            await self._begin([generation], newer)
+            if generation.error and not newer.is_set():
                 self._failed(pool, generation.error)
                 raise AppError(f"the application of pool {pool} does not come up: "
                                f"{generation.error}")
         except BaseException:
             await self.abandon(change)
             raise
+        if newer.is_set():
+            self._log.info("app.superseded", "its code is newer by now", pool=pool,
+                           generation=generation.number)
+            await self.abandon(change)
+            return None
         change.plan = self.fill(plan, change.new)
         return change
 
@@ -237,23 +266,30 @@ class Apps:
                                                  self._server_changed)
         return generation
 
-    async def _begin(self, generations: Sequence[Generation]) -> None:
+    async def _begin(
+        self, generations: Sequence[Generation], newer: asyncio.Event | None = None
+    ) -> None:
         if self._interrupted.is_set():
             raise AppError(self._reason)
         self.starting.update(generations)
         for generation in generations:
             for server in generation.servers.values():
                 server.keep()
-        await self._decided(generations)
+        await self._decided(generations, newer)
 
-    async def _decided(self, generations: Sequence[Generation]) -> None:
+    async def _decided(
+        self, generations: Sequence[Generation], newer: asyncio.Event | None = None
+    ) -> None:
+        """Waits until each answers or has failed, or ``newer`` is set. Raises AppError."""
         decided = asyncio.gather(*(server.decided.wait() for generation in generations
                                    for server in generation.servers.values()))
         interrupted = asyncio.ensure_future(self._interrupted.wait())
         waits: set[asyncio.Future[Any]] = {asyncio.ensure_future(decided), interrupted}
+        if newer is not None:
+            waits.add(asyncio.ensure_future(newer.wait()))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if not decided.done():
+            if not decided.done() and self._interrupted.is_set():
                 raise AppError(self._reason)
         finally:
             for wait in waits:

@@ -34,6 +34,7 @@ class AppRollout:
             supervisor.instance, supervisor.log, supervisor.board, supervisor.config.parent,
             self._row_of, self._hold, self._strangers)
         self._watcher = Watcher(self._code_changed)
+        self._queued: set[str] = set()   # pools with newer code, for which nothing has begun yet
 
     async def put(
         self, change: Change, slots: range, *, tell: bool = True, orders: OrderBook | None = None,
@@ -68,31 +69,34 @@ class AppRollout:
 
         Raises ControlError when they do not come up: then the old ones stay.
         """
+        async with self.apps.turn:
+            return await self._restarted(pool)
+
+    async def _restarted(self, pool: str) -> Json:
         supervisor, apps = self._supervisor, self.apps
-        async with apps.turn:
-            running = apps.current.get(pool)
-            if running is None:
-                names = ", ".join(apps.current) or "none"
-                raise ControlError(404, f"pool {pool!r} runs no application",
-                                   f"pools with an application: {names}")
-            # Not in turn with reloads: an application may take its time.
+        running = apps.current.get(pool)
+        if running is None:
+            names = ", ".join(apps.current) or "none"
+            raise ControlError(404, f"pool {pool!r} runs no application",
+                               f"pools with an application: {names}")
+        # Not in turn with reloads: an application may take its time.
+        try:
+            change = await apps.prepare_restart(supervisor.plan, pool)
+        except AppError as error:
+            raise ControlError(409 if supervisor.closed else 422, str(error),
+                               "the old one goes on") from error
+        async with self.turn_of(change):
+            if apps.current.get(pool) is not running:
+                await apps.abandon(change)
+                raise ControlError(409, f"the application of pool {pool} was replaced "
+                                   "meanwhile", "look at `lbcore status`")
+            change.new[pool].take_over(running.spec)     # a reload may have come between
+            change.plan = apps.fill(supervisor.plan, change.new)
             try:
-                change = await apps.prepare_restart(supervisor.plan, pool)
-            except AppError as error:
-                raise ControlError(409 if supervisor.closed else 422, str(error),
-                                   "the old one goes on") from error
-            async with self.turn_of(change):
-                if apps.current.get(pool) is not running:
-                    await apps.abandon(change)
-                    raise ControlError(409, f"the application of pool {pool} was replaced "
-                                       "meanwhile", "look at `lbcore status`")
-                change.new[pool].take_over(running.spec)     # a reload may have come between
-                change.plan = apps.fill(supervisor.plan, change.new)
-                try:
-                    failures = await self.put(change, range(len(supervisor.fleet.slots)),
-                                              in_force=supervisor.running.keep)
-                except CANNOT_APPLY as error:
-                    raise ControlError(422, str(error), "the old one goes on") from error
+                failures = await self.put(change, range(len(supervisor.fleet.slots)),
+                                          in_force=supervisor.running.keep)
+            except CANNOT_APPLY as error:
+                raise ControlError(422, str(error), "the old one goes on") from error
         return {"pool": pool, "plan_version": supervisor.rollout.version,
                 "workers_failed": failures, **(apps.describe(pool) or {})}
 
@@ -123,11 +127,17 @@ class AppRollout:
         await self._watcher.stop()
         await self.apps.stop(self._supervisor.hurry, spare_adopted)
 
-    async def _code_changed(self, pool: str, path: str) -> None:
-        log = self._supervisor.log
-        log.info("app.code_changed", pool=pool, path=path)
-        with suppress(ControlError):     # the log says what is wrong with it
-            await self.restart(pool)
+    def _code_changed(self, pool: str, path: str) -> None:
+        self._supervisor.log.info("app.code_changed", pool=pool, path=path)
+        if not self.apps.supersede(pool) and pool not in self._queued:
+            self._queued.add(pool)
+            self._supervisor.spawn(self._replace(pool))
+
+    async def _replace(self, pool: str) -> None:
+        async with self.apps.turn:
+            self._queued.discard(pool)   # from here on, a change comes after what is begun
+            with suppress(ControlError):     # the log says what is wrong with it
+                await self._restarted(pool)
 
     def _row_of(self, pool: str, backend: str) -> int | None:
         with suppress(LookupError):

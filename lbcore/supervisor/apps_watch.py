@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 LOOK_EVERY = 1.0
@@ -20,9 +20,9 @@ Paths = tuple[Path, ...]
 
 
 class Watcher:
-    """Calls ``changed(pool, path)`` after a change, and not again until that has returned."""
+    """Calls ``changed(pool, path)`` after each change."""
 
-    def __init__(self, changed: Callable[[str, str], Awaitable[None]]) -> None:
+    def __init__(self, changed: Callable[[str, str], None]) -> None:
         self._changed = changed
         self._tasks: dict[str, tuple[Paths, asyncio.Task[None]]] = {}
 
@@ -46,7 +46,7 @@ class Watcher:
 
     async def _watch(self, pool: str, paths: Paths) -> None:
         async for path in changes(paths):
-            await self._changed(pool, path)
+            self._changed(pool, path)
 
 
 def matters(path: str, paths: Sequence[Path], files: frozenset[str]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.apps_lab import AppsLab, HttpLoad, apps_lab, lives
+from tests.support.lbcore_lab import eventually
 
 SLOW = 'wsgi = "slow_app:app"\nworkers = 1\nstart_timeout = "10m"'
 Result = subprocess.CompletedProcess[str]
@@ -96,6 +97,41 @@ def test_a_reload_knows_of_a_restart_that_came_between(lab: AppsLab) -> None:
     assert lab.get().startswith("two")
     load.until(20)
     load.stop()
+
+
+@pytest.mark.parametrize("who", ["the change before", "an operator"])
+def test_changed_code_does_not_wait_for_older_code_that_is_still_coming_up(
+    lab: AppsLab, who: str
+) -> None:
+    code = lab.directory / "watched.py"
+    code.touch()
+    lab.app('wsgi = "wsgi_app:app"\nworkers = 1\nstart_timeout = "50s"\nwatch = true\n'
+            'watch_paths = ["watched.py"]')
+    lab.command("reload")
+    before = len(lab.run.logged("app.started"))
+    load = HttpLoad(lab, 2)
+    load.until(10)
+    begun = lab.directory / "begun"
+    slowly = f"open({str(begun)!r}, 'w').close()\ntime.sleep(60)\n"
+    lab.edit("VERSION = ", f"{slowly}VERSION = ")
+    operator = Waiting(lab, "restart", "main") if who == "an operator" else None
+    if operator is None:
+        code.write_text("1")
+    slow = lab.run.wait_for("app.started", count=before + 1)["pid"]
+    eventually(begun.exists)
+    lab.edit(f'{slowly}VERSION = "one"', 'VERSION = "two"')
+    code.write_text("two")
+    lab.run.wait_for("app.superseded", pool="main")
+    lab.run.wait_for("app.replaced", pool="main")
+    load.until(20)
+    load.stop()
+    assert set(load.answers) == {"one", "two"}
+    assert lab.get().startswith("two")
+    assert not lives(slow)
+    assert not lab.run.logged("app.failed")
+    if operator is not None:
+        operator.join()
+        assert operator.done[0].returncode == 0
 
 
 @pytest.mark.parametrize("what", ["reload", "restart"])

@@ -70,8 +70,8 @@ async def test_other_files_do_not_count(way: str, tmp_path: Path) -> None:
 async def test_what_is_not_watched_any_more_restarts_nothing(tmp_path: Path) -> None:
     changed: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
 
-    async def note(pool: str, path: str) -> None:
-        await changed.put((pool, path))
+    def note(pool: str, path: str) -> None:
+        changed.put_nowait((pool, path))
 
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
