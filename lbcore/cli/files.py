@@ -43,7 +43,8 @@ def check(
     """Say everything that is wrong with a configuration.
 
     Also looks whether its addresses are free on this machine and its user exists. Exits with 0
-    when lbcore would start with it, otherwise with 2. With --route, only the file is looked at.
+    when lbcore would start with it, otherwise with 2; names of backends are not looked up. With
+    --route, only the file is looked at.
 
     Warns of settings that are dangerous; [lbcore] accept_warnings takes the code of what is meant
     to be so.

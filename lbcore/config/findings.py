@@ -32,6 +32,7 @@ WARNINGS = {
     "unused-pool": "No listener sends anything to a pool.",
     "never-reached": "A pool gets nothing: routes take every request before.",
     "no-effect": "A key changes nothing here.",
+    "no-directory": "lbcore does not start: a log or its pid file has no directory.",
     "long-attempt": "One attempt to connect may take longer than all of them together.",
     "slow-checks": "Checks are slower while a backend changes state than at other times.",
 }

@@ -31,6 +31,7 @@ def dangers(config: Config, plan: Plan, file: str) -> Iterator[Finding]:
     yield from _users(config)
     yield from _descriptors(config, plan)
     yield from _files(config, plan, file)
+    yield from _directories(config)
 
 
 def _users(config: Config) -> Iterator[Finding]:
@@ -44,6 +45,29 @@ def _users(config: Config) -> Iterator[Finding]:
         if (pool.wsgi or pool.asgi) and not pool.user:
             yield Finding(("pool", name, "user"), f'the application of pool "{name}" runs as root',
                           'user = "www-data", or another that owns nothing', code="app-as-root")
+
+
+def _directories(config: Config) -> Iterator[Finding]:
+    """Where something is to be written and nothing can be made.
+
+    No error: a service manager may make them (systemd's LogsDirectory=), but only at the start.
+    """
+    for section, key, path in (("log", "path", config.log.path),
+                               ("log", "access", config.log.access or ""),
+                               ("lbcore", "pid_file", config.lbcore.pid_file)):
+        if not path.startswith("/"):
+            continue                     # standard output, the journal, nothing
+        directory = Path(path).parent
+        try:
+            there = stat.S_ISDIR(directory.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
+        except OSError:                  # this user may not look: lbcore's may
+            continue
+        if not there:
+            yield Finding((section, key),
+                          f"there is no directory {directory}, and lbcore makes none",
+                          f"mkdir -p {directory}", code="no-directory")
 
 
 def capable(capability: int) -> bool:

@@ -140,6 +140,25 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "lb.toml"
 
 
+def test_what_is_written_to_a_directory_that_is_not_there_is_told_before_the_start(
+    file: Path,
+) -> None:
+    gone = file.parent / "gone"
+    source = (f'[log]\npath = "{gone}/lb.log"\naccess = "{gone}/access.log"\n'
+              + text().replace("[lbcore]", f'[lbcore]\npid_file = "{gone}/lb.pid"'))
+    told = [one for one in here(source, file) if one[0] == "no-directory"]
+    assert told == [("no-directory", key) for key in ("log.path", "log.access",
+                                                           "lbcore.pid_file")]
+    gone.mkdir()
+    assert not [one for one in here(source, file) if one[0] == "no-directory"]
+    gone.rmdir()
+    gone.write_text("a file")
+    assert len([one for one in here(source, file) if one[0] == "no-directory"]) == 3
+    for place in ("-", "journal:", "syslog:local3"):
+        assert not [one for one in here(f'[log]\npath = "{place}"\n' + text(), file)
+                    if one[0] == "no-directory"]
+
+
 def test_a_configuration_that_others_may_write_is_a_danger(file: Path) -> None:
     assert here(text(), file) == []
     file.chmod(0o666)
