@@ -11,6 +11,7 @@ import pytest
 
 from lbcore.supervisor import absences
 from lbcore.supervisor.changes import Change, Overlay
+from lbcore.supervisor.image import Answers
 from lbcore.supervisor.running import Running
 from lbcore.supervisor.settings import read_text
 
@@ -47,7 +48,7 @@ class Lab(Running):
         drained = Change("drain", "web", ONE, False, True, "2026-01-01T00:00:00Z")
         self.overlay = Overlay({drained.key: drained})
 
-    async def _put(self, overlay: Overlay) -> None:
+    async def _put(self, overlay: Overlay, answers: Answers) -> None:
         self.overlay = overlay
 
     async def names(self, *backends: str) -> bool:
