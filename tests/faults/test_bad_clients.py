@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import select
@@ -100,13 +101,18 @@ def test_5000_idle_clients_take_little_memory_and_are_noticed_by_nobody(
 ) -> None:
     count = min(5000, raise_limit() - 500)
     pid = worker(lb)
-    before = resident(pid)
+    grown = [resident(pid)]
     with LongLived(lb.address) as idle:
-        for _ in range(count // 100):
-            idle.open(100)
-        assert lb.serving()[0]["connections"] >= count
-        assert (resident(pid) - before) / count < IDLE_BYTES
-        assert lb.serving()[0]["buffers"] <= 50      # of the load; idle ones own none
+        for _ in range(9):
+            for _ in range(count // 900):
+                idle.open(100)
+            grown.append(resident(pid))
+        assert lb.serving()[0]["connections"] >= len(idle.socks)
+        # What the load needs on a busy machine comes once, what idle ones need with each of them.
+        steps = sorted(after - before for before, after in itertools.pairwise(grown))
+        assert steps[4] / (len(idle.socks) / 9) < IDLE_BYTES, grown
+        # Those of the load come and go; idle ones own none.
+        until(lambda: lb.serving()[0]["buffers"] <= 50, "few buffers")
         assert idle.ask() == []
     until(lambda: lb.serving()[0]["connections"] < 500, "idle ones to be gone")
 

@@ -104,6 +104,13 @@ def test_workers_from_one_to_four_and_back_fail_no_connection(lb: Instance) -> N
     assert len(lb.processes()) == 2
 
 
+def waits(pid: int, signum: signal.Signals) -> bool:
+    """Whether a process has not taken a signal yet."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    pending = next(line.split()[1] for line in lines if line.startswith("ShdPnd:"))
+    return bool(int(pending, 16) >> (signum - 1) & 1)
+
+
 def test_signals_for_more_and_fewer_workers_count_though_they_come_faster_than_workers(
     lb: Instance,
 ) -> None:
@@ -112,7 +119,8 @@ def test_signals_for_more_and_fewer_workers_count_though_they_come_faster_than_w
     with Load(lb.address) as load:
         for signum in [signal.SIGTTIN] * 3 + [signal.SIGTTOU] * 2:
             lb.signal(signum)
-            time.sleep(0.02)             # the kernel makes one of two that come at once
+            # The kernel makes one of two that come at once.
+            until(lambda sent=signum: not waits(lb.pid, sent), "it was taken")
         lb.wait_for("resized", 5)
         assert [event["workers"] for event in lb.events("resized")] == [2, 3, 4, 3, 2]
         lb.wait_serving(2)

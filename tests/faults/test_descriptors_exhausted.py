@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import select
 import socket
 import time
 from pathlib import Path
@@ -38,16 +39,14 @@ def open_all(lb: Instance, count: int) -> tuple[list[socket.socket], list[socket
     for client in clients:
         client.sendall(b"hello")
     assert "higher limit" in lb.wait_for("accept_paused")["message"]
-    served, waiting = [], []
-    for client in clients:
-        client.settimeout(0.5 if not waiting else 0.001)     # they are served in order
-        try:
-            assert client.recv(5, socket.MSG_WAITALL) == b"hello"
-            served.append(client)
-        except TimeoutError:
-            waiting.append(client)
-        client.settimeout(30)
-    return served, waiting
+    served: list[socket.socket] = []
+    for client in clients:                   # they are served in order
+        while not select.select([client], [], [], 0.1)[0]:
+            if len(served) == lb.serving()[0]["connections"]:
+                return served, clients[len(served):]
+        assert client.recv(5, socket.MSG_WAITALL) == b"hello"
+        served.append(client)
+    return served, []
 
 
 def test_more_connections_than_descriptors_wait_and_are_served_when_others_end(

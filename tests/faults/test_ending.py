@@ -12,13 +12,13 @@ from tests.support.faults import times
 from tests.support.instance import Instance, until
 from tests.support.load import REFUSED, Load, LongLived
 
-AT_ONCE = 15.0      # on a machine that has other things to do; the drain timeout is longer
+AT_ONCE = 50.0      # on a machine that has other things to do; the drain timeout is longer
 
 
 @pytest.fixture
 def two(lb: Instance) -> Instance:
     """A running instance with two workers."""
-    lb.file["lbcore"].update(workers=2, drain_timeout="20s", pid_file=str(lb.directory / "pid"))
+    lb.file["lbcore"].update(workers=2, drain_timeout="10m", pid_file=str(lb.directory / "pid"))
     lb.write()
     lb.start()
     return lb
@@ -164,7 +164,7 @@ def test_term_during_an_upgrade_ends_lbcore_all_the_same(two: Instance, moment: 
     two.wait_for(moment, seen + 1)
     two.signal(signal.SIGTERM)
     assert two.exit_code() == 0
-    until(lambda: two.leftovers() == [], "nothing left", 5)
+    until(lambda: two.leftovers() == [], "nothing left")
 
 
 def test_upgrade_tried_out_without_its_supervisor_leaves_nothing(two: Instance) -> None:
@@ -172,7 +172,7 @@ def test_upgrade_tried_out_without_its_supervisor_leaves_nothing(two: Instance) 
     two.wait_for("upgrade.checking")
     until(lambda: any("preflight" in words for words in two.processes().values()))
     two.kill_supervisor()
-    until(lambda: len(two.processes()) == 2, "only the two workers left", 10)
+    until(lambda: len(two.processes()) == 2, "only the two workers left")
 
 
 def test_worker_killed_out_of_a_trial_leaves_no_process(two: Instance) -> None:
@@ -184,4 +184,4 @@ def test_worker_killed_out_of_a_trial_leaves_no_process(two: Instance) -> None:
     until(lambda: len(two.processes()) == len(before) + 2, "the trial's worker")
     os.kill(trial, signal.SIGKILL)
     two.wait_for("upgrade.failed")
-    until(lambda: set(two.processes()) == before, "what was there before", 10)
+    until(lambda: set(two.processes()) == before, "what was there before")

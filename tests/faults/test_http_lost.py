@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -196,7 +195,7 @@ def test_application_restarted_in_an_orderly_way_fails_no_idempotent_request(
 def test_application_that_stands_still_fails_no_idempotent_request_where_504_is_retried(
     lb: Instance, servers: list[Server],
 ) -> None:
-    lb.file["listener"][0].update(first_byte_timeout="500ms", retry={"statuses": [504]})
+    lb.file["listener"][0].update(first_byte_timeout="2s", retry={"statuses": [504]})
     lb.pool.update(ejection={"failures": 3, "base": "1s"}, retry_share=1.0)
     lb.write()
     lb.start()
@@ -213,16 +212,17 @@ def test_application_that_stands_still_fails_no_idempotent_request_where_504_is_
 def test_application_that_stands_still_is_left_out_by_checks_and_costs_what_waited_for_it(
     lb: Instance, servers: list[Server],
 ) -> None:
-    lb.file["listener"][0]["first_byte_timeout"] = "1s"
+    lb.file["listener"][0]["first_byte_timeout"] = "3s"
     lb.pool.update(ejection=NEVER_EJECTED, health={
-        "type": "http", "path": "/status?code=200", "interval": "100ms", "timeout": "300ms",
+        "type": "http", "path": "/status?code=200", "interval": "100ms", "timeout": "1s",
         "rise": 1, "fall": 2})
     lb.write()
     lb.start()
     with HttpLoad(lb.address, each=EACH) as load:
         servers[0].signal(signal.SIGSTOP)
         lb.wait_for("backend.state", backend=servers[0].address, new="down")
-        time.sleep(1.2)             # first_byte_timeout: until nobody waits there any more
+        until(lambda: lb.backend(servers[0].address)["inflight"] == 0, "nobody waits there")
+        load.wait_for(100)          # those who did have heard of it
         lost = load.report().failures
         assert lost <= 4 * EACH
         load.wait_for(300)

@@ -89,6 +89,7 @@ def report_of(server: socket.socket, serve: object, patience: float = 20.0) -> R
         until(enough)
         return load.report()
     finally:
+        server.close()          # who is still queued there need not wait out its patience
         load.__exit__(None, None, None)
 
 

@@ -15,7 +15,7 @@ from tests.support.instance import Instance, instance, until
 from tests.support.load import Load, LongLived
 from tests.support.tree import Tree
 
-LONGEST = 4000.0     # ms in a queue; a worker that hangs at its start is given up after 5 s
+LONGEST = 8000.0     # ms in a queue; a worker that hangs at its start is given up after 10 s
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def tree(tmp_path: Path) -> Tree:
     """While armed, workers of slots above 0 hang before they are ready."""
     tree = Tree(tmp_path)
     tree.insert("worker.py", "worker = Worker(options)", "options.slot and time.sleep(600)")
-    tree.replace("supervisor/fleet.py", "START_TIMEOUT = 20.0", "START_TIMEOUT = 5.0")
+    tree.replace("supervisor/fleet.py", "START_TIMEOUT = 20.0", "START_TIMEOUT = 10.0")
     return tree
 
 

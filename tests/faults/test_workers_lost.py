@@ -42,7 +42,7 @@ def test_connections_queued_at_a_killed_worker_are_served_by_its_replacement(lb:
     os.kill(victim, signal.SIGSTOP)
     clients = []
     for number in range(200):
-        clients.append(socket.create_connection(lb.address, 10))
+        clients.append(socket.create_connection(lb.address, 60))
         clients[-1].sendall(b"%03d" % number)
     os.kill(victim, signal.SIGKILL)
     for number, client in enumerate(clients):
@@ -100,7 +100,7 @@ def test_worker_that_stands_still_is_replaced_and_later_connections_are_served(
 
 
 def test_worker_that_stands_still_for_a_moment_is_left_alone(lb: Instance) -> None:
-    lb.file["lbcore"]["hang_timeout"] = "5s"
+    lb.file["lbcore"]["hang_timeout"] = "30s"
     lb.write()
     lb.start()
     before = lb.processes()
