@@ -36,7 +36,7 @@ def judge(port: int, directory: Path, names: set[str]) -> None:
         "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "5",
         "--generation-deterministic", "--continue-on-failure",
         "--no-shrink", "--suppress-health-check", "all", "--no-color", *wanted]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=110,
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=280,
                           check=False, env=os.environ | {"NO_PROXY": "*"})
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Tested: {len(names)}\n" in done.stdout

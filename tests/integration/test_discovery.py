@@ -259,7 +259,7 @@ def test_a_reload_runs_the_code_that_a_function_has_by_then(box: Instance) -> No
 
 
 def test_what_was_found_and_does_not_go_with_a_new_file_is_asked_for_again(box: Instance) -> None:
-    path = watching(box, timeout="300ms")
+    path = watching(box, timeout="3s")
     put(path, [ONE])
     box.write()
     box.start()
@@ -360,7 +360,7 @@ def status(box: Instance) -> dict[str, Any]:
 def test_whatever_a_callable_does_the_last_good_answer_stays(
     box: Instance, function: str
 ) -> None:
-    orders = calling(box, function, timeout="1s")
+    orders = calling(box, function, timeout="3s")
     put(orders, [ONE])
     box.write()
     box.start()
@@ -368,7 +368,7 @@ def test_whatever_a_callable_does_the_last_good_answer_stays(
     assert pool(box)["source"] == "callable"
     box.wait_for("discovery.output", message='asked for ["127.0.0.1:1"]')
     for bad, why in (("raise", "RuntimeError: the registry is away"), ("rubbish", "'a'"),
-                     ("exit", "exit code 7"), ("hang", "has not answered for 1 s"),
+                     ("exit", "exit code 7"), ("hang", "has not answered for 3 s"),
                      ("garbage", "says what it must not"), ("brackets", "says what it must not")):
         put(orders, bad)
         until(lambda: any(why in one["error"] for one in box.events("discovery.failed")),  # noqa: B023

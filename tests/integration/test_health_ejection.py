@@ -215,7 +215,7 @@ async def test_a_limit_that_is_lowered_past_the_failures_is_reached_by_the_next_
 # ---- slow start
 
 async def test_a_recovered_backend_gets_its_weight_back_in_steps():
-    async with running([pool(*nowhere(2), weight=100, ejection=SHORT, slow_start_ms=400)]) as lab:
+    async with running([pool(*nowhere(2), weight=100, ejection=SHORT, slow_start_ms=2000)]) as lab:
         lab.fail(0, 5)
         await lab.event()
         await lab.event()

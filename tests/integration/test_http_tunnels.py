@@ -115,7 +115,7 @@ def site_of(drain: str = "30s", **listener_keys: object) -> Iterator[Site]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Site]:
     """One instance for the tests that leave it as it was."""
-    with site_of(tunnel_timeout="1s") as made:
+    with site_of(tunnel_timeout="2s") as made:
         yield made
 
 
@@ -356,19 +356,19 @@ def test_one_end_that_speaks_keeps_it_though_the_other_is_silent(site: Site, who
     speaker, listener = (client, server) if who == "client" else (server, client)
     with client, server:
         begin = time.monotonic()
-        while time.monotonic() < begin + 2.5:       # tunnel_timeout is 1 s: the claim is about time
+        while time.monotonic() < begin + 4.5:       # tunnel_timeout is 2 s: the claim is about time
             speaker.sendall(b"x")
             assert read(listener, 1) == b"x"
             time.sleep(0.2)
 
 
 def test_timeouts_of_requests_do_not_concern_a_tunnel() -> None:
-    with site_of(tunnel_timeout="0", read_timeout="300ms", first_byte_timeout="300ms",
-                 send_timeout="300ms", keepalive_timeout="300ms", head_timeout="300ms",
-                 body_timeout="300ms", total_timeout="300ms") as site:
+    with site_of(tunnel_timeout="0", read_timeout="1s", first_byte_timeout="1s",
+                 send_timeout="1s", keepalive_timeout="1s", head_timeout="1s",
+                 body_timeout="1s", total_timeout="1s") as site:
         client, server = site.tunnel()
         with client, server:
-            assert not select.select([client, server], [], [], 1.2)[0]
+            assert not select.select([client, server], [], [], 2.5)[0]
             client.sendall(b"still")
             assert read(server, 5) == b"still"
 

@@ -10,6 +10,7 @@ import pytest
 
 from lbcore._scoreboard import BackendState
 from tests.support.relay_lab import (
+    PATIENCE,
     Lab,
     block,
     ending,
@@ -251,7 +252,7 @@ def test_a_client_that_leaves_with_unread_data_resets_the_server(lab: Lab) -> No
     lab.serve(pool(origin))
     client, server = lab.link(origin)
     server.sendall(b"never read")
-    assert select.select([client], [], [], 10)[0]
+    assert select.select([client], [], [], PATIENCE)[0]
     client.close()      # the kernel sends RST: bytes were left unread
     assert read_to_end(server)[1] == "reset"
     lab.expect_ended(client_reset=1)

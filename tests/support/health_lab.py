@@ -18,6 +18,7 @@ from lbcore.config.plan import (
     PoolPlan,
 )
 from lbcore.health import HealthEvent, HealthMonitor, Member, PoolRows
+from tests.support.instance import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -175,9 +176,8 @@ def address_of(sock: socket.socket) -> Address:
 
 
 def refused(host: str = "127.0.0.1") -> Address:
-    """An address where nobody listens."""
-    with listening(host) as sock:
-        return address_of(sock)
+    """An address where nobody listens, and nobody else comes up."""
+    return Address(host, free_port())
 
 
 @contextlib.asynccontextmanager

@@ -381,9 +381,9 @@ class HttpLab(Lab):
         until(lambda: self.seat["connections"] == 0)
         if not self.drained:
             self.let_turn()
-        until(lambda: self.seat["idle_upstreams"] == 0)
-        seat = self.seat
-        assert (seat["requests"], seat["buffers"], seat["pipes"]) == (0, 0, 0), seat
+        # What a turn freed is told at its end, connections at once.
+        held = ("idle_upstreams", "requests", "buffers", "pipes")
+        until(lambda: [self.seat[what] for what in held] == [0, 0, 0, 0])
         for row in range(len(self.listeners)):
             totals = self.board.listener_totals(row)
             assert totals["connections"] == 0

@@ -14,6 +14,7 @@ import pytest
 
 from lbcore.cli import execute
 from lbcore.config import load, to_plan
+from tests.support.instance import free_port
 
 TEXT = """\
 [admin]
@@ -41,8 +42,7 @@ def taken() -> Iterator[int]:
 @pytest.fixture
 def free() -> int:
     """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    return free_port()
 
 
 def written(directory: Path, port: int, more: str = "") -> str:
