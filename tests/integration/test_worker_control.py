@@ -593,7 +593,7 @@ def test_a_supervisor_that_does_not_read_does_not_stop_the_traffic(lab: Lab) -> 
         start = time.monotonic()
         ask(client)
         slowest = max(slowest, time.monotonic() - start)
-    assert slowest < 1
+    assert slowest < 5      # it waits 0.2 seconds, and once
 
 
 def test_connections_end_as_they_would_when_nobody_watches(lab: Lab) -> None:
