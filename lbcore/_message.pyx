@@ -17,7 +17,8 @@ from lbcore._http1 cimport (
     FIELD_PROXY_CONNECTION, FIELD_TE, FIELD_TRAILER, FIELD_TRANSFER_ENCODING, FIELD_UNDERSCORE,
     FIELD_UPGRADE, FIELD_VIA, FIELD_X_FORWARDED_FOR, FIELD_X_FORWARDED_HOST,
     FIELD_X_FORWARDED_PROTO, HEAD_LENGTH_GIVEN, HEAD_TRAILERS, MAX_FIELDS,
-    METHOD_PATCH, METHOD_POST, METHOD_PUT, field_t, request_parse, response_parse, trailers_parse,
+    METHOD_PATCH, METHOD_POST, METHOD_PUT, field_t, refused_status, request_parse, response_parse,
+    trailers_parse,
 )
 from lbcore._plan cimport (
     HTTP_UNDERSCORES, LISTENER_HTTP, listener_http, map_image, plan_header_t,
@@ -392,7 +393,7 @@ cdef class Exchange:
         if head:
             size = request_parse(&self.head, self.raw, len(self.raw), 0, 1 << 20, MAX_FIELDS)
             if size <= 0:
-                raise ValueError(f"the request is refused with {-size}" if size
+                raise ValueError(f"the request is refused with {refused_status(size)}" if size
                                  else "the head is not complete")
             self.facts.base = self.raw
             self.facts.head = &self.head

@@ -10,7 +10,7 @@ from lbcore._expressions cimport (
     expression_run, expressions_buffer, expressions_free, expressions_groups, expressions_make,
 )
 from lbcore._http1 cimport (
-    FIELD_UNDERSCORE, MAX_FIELDS, field_t, head_t, request_parse, same_text,
+    FIELD_UNDERSCORE, MAX_FIELDS, field_t, head_t, refused_status, request_parse, same_text,
 )
 from lbcore._plan cimport (
     HTTP_UNDERSCORES, LISTENER_HTTP, MATCH_EQUAL, MATCH_PREFIX, MATCH_PRESENT, PATH_ANY, PATH_EXACT,
@@ -350,7 +350,7 @@ def match(image: int, listener: int, method: str, target: str, headers) -> dict:
     raw = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
     size = request_parse(&head, raw, len(raw), 0, 1 << 20, MAX_FIELDS)
     if size != len(raw):
-        raise ValueError(f"such a request is refused with status {-size}" if size < 0
+        raise ValueError(f"such a request is refused with status {refused_status(size)}" if size < 0
                          else "a field's value cannot have line breaks")
     plan = map_image(image)
     try:
