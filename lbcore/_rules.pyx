@@ -4,9 +4,10 @@
 # when it stands in the source as it would be written: one space behind the colon, and no white
 # space before its end.
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memmove, strlen
 
+from lbcore._authority cimport authority_parse, authority_t
 from lbcore._forwarded cimport forwarded_stranger
 from lbcore._http1 cimport (
     FIELD_DATE, FIELD_FORWARDED, FIELD_OTHER, FIELD_UNDERSCORE, FIELD_VIA, FIELD_X_FORWARDED_FOR,
@@ -138,28 +139,17 @@ cdef uint64_t rules_room(const facts_t *facts, span_t rules) noexcept nogil:
     return room
 
 
-cdef bint is_authority(const char *text, uint32_t size) noexcept nogil:
-    cdef uint32_t i
-    cdef char byte
-    for i in range(size):
-        byte = text[i]
-        if not (c'a' <= byte <= c'z' or c'A' <= byte <= c'Z' or c'0' <= byte <= c'9'
-                or byte == c'.' or byte == c'-' or byte == c'_' or byte == c':'
-                or byte == c'[' or byte == c']' or byte == c'~' or byte == c'%'):
-            return False
-    return size > 0
-
-
 cdef bint rules_host(const facts_t *facts, span_t rules, writer_t *writer) noexcept nogil:
     cdef const field_op_t *rule = rules_of(facts, rules)
     cdef char *start = writer.at
     cdef uint32_t left = rules.count
+    cdef authority_t authority
     while left:
         left -= 1
         if rule[left].op == FIELD_SET and is_text(
                 text_of(facts.plan, rule[left].lower), rule[left].lower.size, b"host"):
             template_write(facts, rule[left].value, TEMPLATE_FIELD, writer)
-            if is_authority(start, <uint32_t> (writer.at - start)):
+            if authority_parse(<const uint8_t *> start, <uint32_t> (writer.at - start), &authority):
                 return True
             writer.at = start
             return False

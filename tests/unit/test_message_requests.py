@@ -124,7 +124,8 @@ def test_a_rule_may_set_host() -> None:
     assert fields_of(made) == [("Host", "inner.example"), ("A", "1")]
 
 
-@pytest.mark.parametrize("bad", ["a b", "a/b", "a@b", "a,b", "a\\b"])
+@pytest.mark.parametrize(
+    "bad", ["a b", "a/b", "a@b", "a,b", "a\\b", ":", ":80", "a:b", "a:70000", "[a]"])
 def test_a_rule_cannot_set_host_to_what_is_none(bad: str) -> None:
     made = ruled(FieldPlan("set", "Host", template("$header:x-host")), fields=(f"X-Host: {bad}",))
     assert field_of(made, "Host") == "example.com"
