@@ -469,8 +469,8 @@ class Running:
             except ControlError as error:    # all else is in force
                 here.log.error("resize.failed", message=error.message, wanted=plan.workers,
                                workers=here.workers_wanted)
-                missed.append(f"lbcore.workers: {here.workers_wanted} go on, not "
-                                   f"{plan.workers}: {error.message}")
+                missed.append(f"lbcore.workers: {here.workers_wanted} go on, not {plan.workers}: "
+                              f"{error.message}")
         garbage.spare(len(here.rollout.backends.live))
         return {"plan_version": here.rollout.version, "workers_failed": failures,
                 "needs_restart": waiting, "not_in_force": missed,
